@@ -1,0 +1,222 @@
+"""What a run is (`RunConfig`, hashed) and how it is run (`Placement`, recorded, never hashed).
+
+`RunConfig` holds everything that changes the result and nothing else, so that two configs with
+the same `run_id` are the same experiment wherever they run. This module imports neither JAX nor
+any other part of the project: planners and analysts read configs without a device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from scaling.errors import UserError
+
+# Raised when the golden training step changes, so that old and new results never share a name.
+NUMERICS_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of a decoder. `d_head * n_heads` need not equal `d_model`."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    d_head: int
+    d_ff: int
+    n_kv_heads: int  # == n_heads: multi-head; fewer: grouped-query; 1: multi-query attention
+    vocab_size: int = 256
+    mlp: Literal["swiglu", "gelu"] = "swiglu"
+    tied: bool = True  # the head reuses the token table
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which tokens. The fingerprint is a hash of the text itself; where it lies is `Placement`'s."""
+
+    name: str
+    fingerprint: str
+    tokenizer: Literal["bytes"] = "bytes"
+    val_tokens: int = 262_144  # fixed validation tokens behind the final loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW, decoupled weight decay multiplied by the learning rate (`optax.adamw`)."""
+
+    lr: float
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0  # global gradient norm; 0 switches clipping off
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Learning rate over the run, in fractions of its horizon so that it follows the horizon."""
+
+    name: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup: float = 0.1  # fraction of steps, linear from 0
+    decay: float = 0.2  # wsd: fraction of steps in the final linear cooldown
+    final: float = 0.1  # last rate as a fraction of the peak
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run. D in tokens is `batch_size * seq_len * steps`."""
+
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    seq_len: int
+    batch_size: int  # sequences per step
+    steps: int
+    seed: int = 0
+    parametrisation: Literal["standard"] = "standard"
+    numerics_version: int = NUMERICS_VERSION
+
+    def __post_init__(self) -> None:
+        for name in ("seq_len", "batch_size", "steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; give a whole number of at least 1.")
+        model = self.model
+        if model.n_kv_heads < 1 or model.n_heads % model.n_kv_heads:
+            raise UserError(
+                f"model.n_kv_heads is {model.n_kv_heads}; give a divisor of model.n_heads = {model.n_heads}."
+            )
+        if model.d_head % 2:
+            raise UserError(f"model.d_head is {model.d_head}; rotary embeddings need an even head size.")
+        if not self.optimizer.lr > 0:
+            raise UserError(f"optimizer.lr is {self.optimizer.lr}; give a positive learning rate.")
+
+    @property
+    def tokens(self) -> int:
+        """D: training tokens."""
+        return self.batch_size * self.seq_len * self.steps
+
+    @property
+    def run_id(self) -> str:
+        """12 hex digits of the SHA-256 of the canonical JSON, fields at their default left out."""
+        # The version is always in: its default moves, and old results must keep their old names.
+        identity = _without_defaults(self) | {"numerics_version": self.numerics_version}
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How a run is run. Changes speed and rounding order, never the experiment; not hashed."""
+
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    mesh: dict[str, int] = field(default_factory=dict)  # logical mesh axis -> size; {} = all devices on "fsdp"
+    threads: int = 1  # XLA CPU threads; one is what makes a resume bitwise (0 = all cores)
+    microbatches: int = 1  # gradient accumulation; above 1 the gradient noise scale is logged
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on accelerators
+    remat: Literal["none", "full"] = "none"
+    data_path: str | None = None  # folder written by `scaling data prepare`; None = embedded text
+    checkpoint_seconds: float = 30.0
+    wandb: Literal["off", "offline", "online"] = "off"
+    wandb_project: str = "scaling"
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict of a config dataclass, every field present."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
+    """Build a config dataclass from nested plain data.
+
+    Raises UserError naming an unknown, missing or mistyped field by its dotted path.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where or cls.__name__} is {values!r}; give an object of fields.")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            raise UserError(
+                f"unknown config field {_dot(where, name)!r}; {where or cls.__name__} has {', '.join(fields)}."
+            )
+    built = {}
+    for name, spec in fields.items():
+        if name in values:
+            built[name] = _coerce(hints[name], values[name], _dot(where, name))
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise UserError(f"config field {_dot(where, name)!r} is missing; give it a value.")
+    return cls(**built)
+
+
+def override(config: RunConfig, assignments: dict[str, Any]) -> RunConfig:
+    """`override(config, {"optimizer.lr": 3e-4})`: a copy with dotted fields replaced, type-checked."""
+    values = to_dict(config)
+    for path, value in assignments.items():
+        target = values
+        *parents, last = path.split(".")
+        for name in parents:
+            if not isinstance(target.get(name), dict):
+                raise UserError(f"unknown config field {path!r}; see `scaling train --help` for a whole config.")
+            target = target[name]
+        target[last] = value
+    return from_dict(RunConfig, values)
+
+
+def load_run_config(text: str, source: str = "config") -> RunConfig:
+    """Parse a RunConfig from JSON text; `source` names the file in errors."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{source} is not JSON ({error}); give a file written by `scaling predict` or `plan`.") from None
+    return from_dict(RunConfig, values)
+
+
+def dump_run_config(config: RunConfig) -> str:
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def _dot(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise UserError(f"{where} is {value!r}; choose from {', '.join(map(str, typing.get_args(hint)))}.")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if origin is dict:
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, hint) or isinstance(value, bool) is not (hint is bool):
+        raise UserError(f"{where} is {value!r}; give a value of type {hint.__name__}.")
+    return value
+
+
+def _without_defaults(config: Any) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for spec in dataclasses.fields(config):
+        value = getattr(config, spec.name)
+        default = spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
+        if value == default:
+            continue
+        out[spec.name] = _without_defaults(value) if dataclasses.is_dataclass(value) else value
+    return out

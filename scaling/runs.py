@@ -1,0 +1,165 @@
+"""The run folder: the truth about one run. Everything else mirrors or reads it.
+
+    config.json      RunConfig, every field
+    placement.json   how it was run (Placement, device, versions, threads)
+    metrics.jsonl    one row a step, append only; cut back to the checkpoint on resume
+    checkpoints/     Orbax
+    summary.json     the outcome: status, final loss and its standard error, counts, times
+    DONE             the word `done` or `diverged`, written last; such a run never runs again
+
+No JAX here: the launcher and the analysis read run folders without a device.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from scaling.config import Placement, RunConfig, dump_run_config, load_run_config, to_dict
+from scaling.errors import UserError
+from scaling.files import write_json, write_whole
+
+Status = Literal["done", "diverged", "failed", "running", "stopped", "pending"]
+
+EXIT_DONE = 0
+EXIT_RESTART = 42  # saved and stopped: start me again
+
+
+class RunBusy(RuntimeError):
+    """Another live process holds this run."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def create(self, config: RunConfig, placement: Placement) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path / "config.json", dump_run_config(config))
+        write_json(self.path / "placement.json", to_dict(placement))
+
+    def config(self) -> RunConfig:
+        path = self.path / "config.json"
+        try:
+            return load_run_config(path.read_text(), str(path))
+        except FileNotFoundError:
+            raise UserError(f"{self.path} has no config.json; it is not a run folder.") from None
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Hold the run for this process; the operating system lets go when the process dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a") as handle:
+            for attempt in range(5):  # a reader asking `is_live` holds the lock for microseconds
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if attempt == 4:
+                        raise RunBusy(f"run {self.run_id} is held by another process") from None
+                    time.sleep(0.02)
+            yield
+
+    def is_live(self) -> bool:
+        lock = self.path / ".lock"
+        if not lock.exists():
+            return False
+        with lock.open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def status(self) -> Status:
+        """done / diverged: ended for good. failed / stopped: resumable. running: held by a live process."""
+        if (self.path / "DONE").exists():
+            return "diverged" if self.summary().get("status") == "diverged" else "done"
+        if self.is_live():
+            return "running"
+        if self.summary().get("status") == "failed":
+            return "failed"
+        return "stopped" if self.metrics_path.exists() else "pending"
+
+    def summary(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "summary.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def finish(self, status: Literal["done", "diverged"], summary: dict[str, Any]) -> None:
+        """Write the outcome, then the marker: DONE exists only beside a whole summary."""
+        write_json(self.path / "summary.json", {"status": status, **summary})
+        write_whole(self.path / "DONE", status + "\n")
+
+    def fail(self, error: str) -> None:
+        write_json(self.path / "summary.json", {"status": "failed", "error": error})
+
+    def metrics(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Rows in step order, last row of a step winning, and notes on what was dropped."""
+        try:
+            text = self.metrics_path.read_text()
+        except FileNotFoundError:
+            return [], []
+        rows: dict[int, dict[str, Any]] = {}
+        notes = []
+        lines = text.split("\n")
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                rows[int(row["step"])] = row
+            except (json.JSONDecodeError, KeyError, TypeError):
+                where = "cut off mid-line" if number == len(lines) else "unreadable"
+                notes.append(f"{self.metrics_path}: line {number} is {where}; dropped")
+        return [rows[step] for step in sorted(rows)], notes
+
+    def cut_metrics(self, last_step: int) -> None:
+        """Drop rows after `last_step`, so that a resumed run appends with no step doubled."""
+        if not self.metrics_path.exists():
+            return
+        kept = [row for row in self.metrics()[0] if row["step"] <= last_step]
+        write_whole(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+class MetricsLog:
+    """Appends rows to metrics.jsonl; buffered, whole lines only."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._file = folder.metrics_path.open("a")
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+
+    def flush(self) -> None:
+        """To disk, before a checkpoint that relies on these rows is called complete."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def run_folders(root: str | Path) -> list[RunFolder]:
+    """Every run folder directly under `root`, by name."""
+    return [RunFolder(p.parent) for p in sorted(Path(root).glob("*/config.json"))]
