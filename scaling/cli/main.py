@@ -1,0 +1,39 @@
+"""Entry point: the command table, and the one place where user errors become exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from scaling.errors import UserError
+
+app = typer.Typer(
+    name="scaling",
+    help="Scaling-law experiments: plan a grid, train it, fit the laws, forecast a larger run, verify, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# In the order of a study. Each module holds `register(app)`.
+for _name in ("quickstart", "data", "plan", "train", "launch", "fit", "forecast", "report"):
+    importlib.import_module(f"scaling.cli.{_name}").register(app)
+
+
+def main() -> None:
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
