@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what some tests need from the system (Debian or Ubuntu). Does nothing when all of it is there.
+# Without it those tests are skipped by name and the rest runs.
+set -euo pipefail
+
+# chromium: the test that opens the HTML report in a headless browser.
+packages=(chromium)
+
+missing=()
+for package in "${packages[@]}"; do
+    if dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed; then
+        echo "system package $package: present"
+    else
+        missing+=("$package")
+    fi
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "error: installing ${missing[*]} needs root; run this as root." >&2; exit 2; }
+    as_root=(sudo)
+fi
+command -v apt-get >/dev/null || { echo "error: no apt-get here; install ${missing[*]} by hand." >&2; exit 2; }
+echo "system packages to install: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
