@@ -1,0 +1,197 @@
+"""Training loss against compute, one line a run, with final validation losses and their envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+
+from analysis.plots import style
+from scaling.accounting import counts
+from scaling.runs import RunFolder
+
+SMOOTHING = 0.05  # half-window as a share of the step: even in log compute, and centred so nothing lags
+POINTS = 240  # a line drawn a few inches wide shows no more
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run: `c` training FLOPs so far (matmul count) and training `loss`, nats/token, smoothed."""
+
+    run: str
+    n: float  # parameters, total
+    c: np.ndarray
+    loss: np.ndarray
+    status: str
+    final_c: float  # FLOPs of the whole run
+    final_loss: float | None  # validation, nats/token; None when the run did not finish
+
+
+def read_curve(folder: RunFolder) -> tuple[Curve, list[str]]:
+    """The smoothed curve of a run folder, and notes on log lines that were dropped."""
+    config = folder.config()
+    count = counts(config.model, config.seq_len)
+    per_token = count.flops_per_token["matmul"]
+    rows, notes = folder.metrics()
+    summary = folder.summary()
+    status = str(folder.status())
+    tokens, loss = _smooth_rows(rows)
+    final = summary.get("loss") if status == "done" else None
+    curve = Curve(
+        run=folder.run_id,
+        n=float(count.n["total"]),
+        c=per_token * tokens,
+        loss=loss,
+        status=status,
+        final_c=per_token * config.tokens,
+        final_loss=float(final) if final else None,
+    )
+    return curve, notes
+
+
+def _smooth_rows(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and smoothed training loss; NaN between segments, so that no line bridges a gap."""
+    clean = [r for r in rows if r.get("loss") is not None and r.get("tokens")]
+    if not clean:
+        return np.empty(0), np.empty(0)
+    step = np.array([r["step"] for r in clean], dtype=float)
+    tokens = np.array([r["tokens"] for r in clean], dtype=float)
+    loss = np.array([r["loss"] for r in clean], dtype=float)
+    clock = np.array([r.get("seconds") or np.nan for r in clean], dtype=float)
+    cuts = segment_starts(step, clock)
+    pieces = [smooth(part) for part in np.split(loss, cuts)]
+    keep = [_log_spaced(part) for part in np.split(tokens, cuts)]
+    gap = np.array([np.nan])
+    out_tokens = [np.append(t[k], gap) for t, k in zip(np.split(tokens, cuts), keep, strict=True)]
+    out_loss = [np.append(x[k], gap) for x, k in zip(pieces, keep, strict=True)]
+    return np.concatenate(out_tokens)[:-1], np.concatenate(out_loss)[:-1]
+
+
+def segment_starts(step: np.ndarray, clock: np.ndarray) -> np.ndarray:
+    """Indices where a new stretch begins: the run's clock went back (a restart) or steps are missing.
+
+    A smoothing window must not cross a restart: the steps lost there would leak into the line.
+    """
+    if len(step) < 2:
+        return np.empty(0, dtype=int)
+    stride = np.diff(step)
+    with np.errstate(invalid="ignore"):
+        breaks = (stride > 2 * np.median(stride)) | (np.diff(clock) < 0)
+    return np.flatnonzero(breaks) + 1
+
+
+def smooth(loss: np.ndarray, share: float = SMOOTHING) -> np.ndarray:
+    """Centred mean over +-`share` of the position, cut symmetrically at both ends so that it is unbiased."""
+    index = np.arange(len(loss))
+    half = np.minimum(np.minimum((share * index).astype(int), index), len(loss) - 1 - index)
+    total = np.concatenate([[0.0], np.cumsum(loss)])
+    return (total[index + half + 1] - total[index - half]) / (2 * half + 1)
+
+
+def _log_spaced(tokens: np.ndarray) -> np.ndarray:
+    """Indices of at most POINTS rows, evenly spaced in log tokens, first and last kept."""
+    if len(tokens) <= POINTS:
+        return np.arange(len(tokens))
+    places = np.geomspace(tokens[0], tokens[-1], POINTS)
+    return np.unique(np.clip(np.searchsorted(tokens, places), 0, len(tokens) - 1))
+
+
+def envelope(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """(C, loss) of finished runs that no run of as little compute beats, in order of C."""
+    ends = sorted((c.final_c, c.final_loss) for c in curves if c.final_loss is not None)
+    best: list[tuple[float, float]] = []
+    for flops, loss in ends:
+        if not best or loss < best[-1][1]:
+            best.append((flops, loss))
+    points = np.array(best, dtype=float).reshape(-1, 2)
+    return points[:, 0], points[:, 1]
+
+
+def loss_curves_figure(curves: Sequence[Curve], stem: Path, *, target: str | None = None, svg: bool = False) -> list[Path]:
+    """Draw `curves`; the run named `target` (the forecast's) is drawn in its own colour.
+
+    Writes stem.png, .pdf, .csv (columns series, run, n_params, c_flops, loss); returns the paths.
+    """
+    with style.styled():
+        drawing = style.figure(4.0)
+        axes = drawing.subplots()
+        norm, cmap = style.log_colours(np.array([c.n for c in curves if c.run != target] or [1.0]))
+        for curve in sorted(curves, key=lambda c: c.n):
+            colour = style.VERMILION if curve.run == target else cmap(norm(curve.n))
+            _draw_curve(axes, curve, colour, curve.run == target)
+        flops, loss = envelope([c for c in curves if c.run != target])
+        if len(flops) > 1:
+            axes.plot(flops, loss, color=style.BLACK, lw=1.4, ls=(0, (4, 2)), zorder=4, label="envelope of final losses")
+        _limits(axes, curves)
+        axes.set_xlabel("training compute C, FLOPs (matmul count)")
+        axes.set_ylabel("loss, nats/token")
+        bar = drawing.colorbar(ScalarMappable(norm, cmap), ax=axes, pad=0.015, aspect=28)
+        style.log_axis(bar.ax.yaxis, norm.vmin, norm.vmax, "params", 5)
+        bar.ax.grid(False)
+        bar.set_label("parameters N (total)")
+        bar.outline.set_visible(False)
+        axes.legend(handles=_legend(axes, curves, target), loc="lower left")
+        return style.save(drawing, stem, _numbers(curves, target), svg)
+
+
+def _draw_curve(axes: Axes, curve: Curve, colour: Any, is_target: bool) -> None:
+    dead = curve.status == "diverged"
+    axes.plot(curve.c, curve.loss, color=colour, lw=1.6 if is_target else 1.0, alpha=0.95 if is_target else 0.75,
+              ls=":" if dead else "-", zorder=3 if is_target else 2)
+    if dead and len(curve.c):
+        axes.plot(curve.c[-1], curve.loss[-1], "x", color=colour, ms=6, mew=1.6, zorder=5)
+    if curve.final_loss is not None:
+        axes.plot(curve.final_c, curve.final_loss, "*" if is_target else "o", ms=11 if is_target else 4.2,
+                  color=colour, mec="white", mew=0.6, zorder=6)
+
+
+def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Leave out the first hundredth of compute: the drop from the uniform loss would flatten the rest."""
+    finals = np.array([c.final_loss for c in curves if c.final_loss is not None])
+    ends = np.array([c.final_c for c in curves])
+    left = ends.min() / 30
+    shown = [c.loss[(c.c >= left) & np.isfinite(c.loss)] for c in curves if c.status != "diverged"]
+    heights = np.concatenate([*shown, finals]) if shown else finals
+    if not len(heights):
+        heights = np.concatenate([c.loss[np.isfinite(c.loss)] for c in curves] + [np.array([1.0])])
+    low = finals.min() if len(finals) else heights.min()
+    top = np.quantile(heights, 0.97)
+    style.log_axis(axes.xaxis, left, ends.max() * 1.5, "flops")
+    style.log_axis(axes.yaxis, *style.loss_limits([low, max(top, low * 1.2)]), "loss")
+
+
+def _legend(axes: Axes, curves: Sequence[Curve], target: str | None) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    grey = style.GREY
+    handles = [Line2D([], [], color=grey, lw=1.0, label="training loss, smoothed")]
+    if any(c.final_loss is not None and c.run != target for c in curves):
+        handles.append(Line2D([], [], color=grey, marker="o", ls="", ms=4.5, label="final validation loss"))
+    handles += [line for line in axes.get_lines() if line.get_label().startswith("envelope")]  # type: ignore[union-attr]
+    if any(c.run == target for c in curves):
+        handles.append(Line2D([], [], color=style.VERMILION, marker="*", ms=9, label="held-out target run"))
+    if any(c.status == "diverged" for c in curves):
+        handles.append(Line2D([], [], color=grey, ls=":", marker="x", label="diverged (not fitted)"))
+    return handles
+
+
+def _numbers(curves: Sequence[Curve], target: str | None) -> pd.DataFrame:
+    parts = []
+    for curve in curves:
+        seen = np.isfinite(curve.loss)
+        parts.append(pd.DataFrame({"series": "training loss", "run": curve.run, "n_params": curve.n,
+                                   "c_flops": curve.c[seen], "loss": curve.loss[seen]}))
+    for curve in curves:
+        if curve.final_loss is not None:
+            series = "target, final validation loss" if curve.run == target else "final validation loss"
+            parts.append(pd.DataFrame({"series": series, "run": curve.run, "n_params": curve.n,
+                                       "c_flops": [curve.final_c], "loss": [curve.final_loss]}))
+    flops, loss = envelope([c for c in curves if c.run != target])
+    parts.append(pd.DataFrame({"series": "envelope", "run": "", "n_params": np.nan, "c_flops": flops, "loss": loss}))
+    return pd.concat([p for p in parts if len(p)], ignore_index=True)
