@@ -1,0 +1,213 @@
+"""Batched robust minimisation: many small problems (starts x resamples) at once, NumPy float64.
+
+Each problem r minimises sum_p w_rp rho(log f_p(z_r) - log L_rp) inside a box. rho is Huber's
+function with a small delta, so most residuals may lie in its linear part: Gauss-Newton with
+Huber weights (IRLS) then descends surely but slowly, and Newton's method is quick but only
+near the end. The step here solves (H + mu G) s = -g with H the true Hessian and G the IRLS
+matrix: mu = 1 is close to an IRLS step, mu -> 0 is Newton's, and since G itself is the damping
+the path does not depend on how the parameters are scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.errors import UserError
+
+Array = NDArray[np.float64]
+
+# |r| is minimised as a Huber function this narrow; it stays differentiable, and the optimum it
+# gives is the L1 optimum to about this much in log loss.
+L1_DELTA = 1e-7
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a fit minimises: a sum over rows of rho(residual), residual = log(law) - log(loss).
+
+    huber: r^2/2 inside |r| <= delta, delta (|r| - delta/2) outside · l1: |r| · ls: r^2/2
+    """
+
+    name: Literal["huber", "l1", "ls"] = "huber"
+    delta: float = 1e-3
+
+    @property
+    def width(self) -> float:
+        """delta of the Huber function that is minimised."""
+        return {"huber": self.delta, "l1": L1_DELTA, "ls": np.inf}[self.name]
+
+    def rho(self, residual: Array) -> Array:
+        size, width = np.abs(residual), self.width
+        if self.name == "l1":
+            return size
+        if self.name == "ls":
+            return 0.5 * size * size
+        inner = np.minimum(size, width)
+        return inner * (size - 0.5 * inner)
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "delta": self.delta if self.name == "huber" else None,
+            "residual": "log loss",
+        }
+
+
+def parse_objective(text: str) -> Objective:
+    """`huber`, `huber:DELTA`, `l1` or `ls`. Raises UserError for anything else."""
+    name, _, argument = text.partition(":")
+    if name in ("l1", "ls") and not argument:
+        return Objective(name, 0.0)  # type: ignore[arg-type]
+    try:
+        delta = float(argument) if argument else 1e-3
+    except ValueError:
+        delta = 0.0
+    if name != "huber" or not 0 < delta < np.inf:
+        raise UserError(f"--objective is {text!r}; give huber, huber:DELTA with DELTA > 0, l1 or ls.")
+    return Objective("huber", delta)
+
+
+class Model(Protocol):
+    """A law at fixed rows. Given z_RK returns the loss f_RP, d log f / dz as J_RKP, and a function
+    that gives sum_p c_rp (d2f/dz2)_p / f_p as R x K x K (the curvature beyond Gauss-Newton)."""
+
+    def __call__(self, z_RK: Array) -> tuple[Array, Array, Callable[[Array], Array]]: ...
+
+
+@dataclass
+class Minimum:
+    """z_RK, the objective f_R of the width that was minimised, and whether each problem settled."""
+
+    z_RK: Array
+    f_R: Array
+    settled_R: NDArray[np.bool_]
+
+
+def huber(residual: Array, width: float) -> Array:
+    """r^2/2 within `width`, linear beyond."""
+    size = np.abs(residual)
+    inner = np.minimum(size, width)
+    return inner * (size - 0.5 * inner)
+
+
+def minimise(
+    model: Model,
+    start_RK: Array,
+    log_loss_RP: Array,
+    weight_RP: Array,
+    width: float,
+    low_K: Array,
+    high_K: Array,
+    iterations: int = 100,
+    tolerance: float = 1e-14,
+) -> Minimum:
+    """Damped Newton from every start at once; problems leave the batch as they settle.
+
+    `log_loss_RP` and `weight_RP` may have one row for all problems. A problem has settled when
+    Newton's model promises less than `tolerance` of its objective, or no step improves it.
+    """
+    z_RK = np.clip(start_RK, low_K, high_K)
+    rows, points = len(z_RK), log_loss_RP.shape[1]
+    f_R, settled_R = np.full(rows, np.inf), np.zeros(rows, dtype=bool)
+    floor = points * (4 * np.finfo(float).eps) ** 2  # residuals at rounding: an exact fit
+    batch = _Batch(model, np.arange(rows), z_RK, log_loss_RP, weight_RP, width)
+    for _ in range(iterations):
+        done = batch.advance(low_K, high_K, tolerance, floor)
+        z_RK[batch.index], f_R[batch.index] = batch.z, batch.f
+        settled_R[batch.index[done]] = True
+        if done.all():
+            break
+        # Shrinking copies the batch, so it waits until it pays.
+        if done.sum() * 4 > len(done):
+            batch.keep(~done)
+    return Minimum(z_RK, f_R, settled_R)
+
+
+class _Batch:
+    """The unsettled problems and their current expansion."""
+
+    def __init__(
+        self, model: Model, index: NDArray[np.intp], z: Array, log_loss: Array, weight: Array, width: float
+    ) -> None:
+        self.model, self.index, self.z, self.width = model, index, z[index], width
+        self.log_loss, self.weight = log_loss, weight
+        self.mu = np.full(len(index), 1.0)
+        self.residual, self.jacobian, self.f, self.curve = self._at(self.z)
+
+    def _at(self, z: Array) -> tuple[Array, Array, Array, Callable[[Array], Array]]:
+        loss, jacobian, curve = self.model(z)
+        residual = np.log(loss) - self.log_loss
+        f = (self.weight * huber(residual, self.width)).sum(1)
+        return residual, jacobian, f, curve
+
+    def keep(self, mask: NDArray[np.bool_]) -> None:
+        self.index, self.z, self.mu = self.index[mask], self.z[mask], self.mu[mask]
+        if len(self.log_loss) > 1:
+            self.log_loss = self.log_loss[mask]
+        if len(self.weight) > 1:
+            self.weight = self.weight[mask]
+        self.residual, self.jacobian, self.f, self.curve = self._at(self.z)
+
+    def expansion(self) -> tuple[Array, Array, Array]:
+        """Gradient g_RK, Hessian H_RKK and IRLS matrix G_RKK at the current point."""
+        return expansion(self.residual, self.jacobian, self.curve, self.weight, self.width)
+
+    def advance(self, low_K: Array, high_K: Array, tolerance: float, floor: float) -> NDArray[np.bool_]:
+        """One damped step of every problem. Returns which have settled."""
+        g, hessian, irls = self.expansion()
+        fixed = ((self.z <= low_K) & (g > 0)) | ((self.z >= high_K) & (g < 0))
+        g = np.where(fixed, 0.0, g)
+        step = _solve(hessian + self.mu[:, None, None] * irls, g, irls, fixed)
+        promise = -(g * step).sum(1) - 0.5 * np.einsum("rk,rkl,rl->r", step, hessian, step)
+        target = np.clip(self.z + step, low_K, high_K)
+        residual, jacobian, f, curve = self._at(target)
+        better = f < self.f
+        small = np.abs(promise) <= tolerance * self.f + floor
+        self.z = np.where(better[:, None], target, self.z)
+        self.f = np.where(better, f, self.f)
+        self.residual = np.where(better[:, None], residual, self.residual)
+        if not better.all():  # the curvature closure belongs to one evaluation: take it again
+            _, self.jacobian, self.curve = self.model(self.z)
+        else:
+            self.jacobian, self.curve = jacobian, curve
+        settled = (small & (self.mu < 1e-2)) | (~better & (self.mu > 1e9)) | (self.f <= floor)
+        self.mu = np.where(better, np.maximum(self.mu * 0.2, 1e-12), np.maximum(self.mu * 8, 1e-6))
+        return settled
+
+
+def expansion(
+    residual: Array, jacobian: Array, curve: Callable[[Array], Array], weight: Array, width: float
+) -> tuple[Array, Array, Array]:
+    """Gradient, true Hessian and IRLS matrix of sum w rho(log f - log L)."""
+    size = np.abs(residual)
+    inside = size <= width
+    psi = weight * np.clip(residual, -width, width)
+    outer = weight * np.where(inside, 1.0, width / np.maximum(size, 1e-300))
+    g: Array = np.matmul(jacobian, psi[:, :, None])[:, :, 0]
+    transposed = jacobian.transpose(0, 2, 1)
+    irls = np.matmul(jacobian * outer[:, None, :], transposed)
+    # d2(log f) = d2f/f - (dlog f)(dlog f)', hence the -psi beside the inner weights.
+    hessian = np.matmul(jacobian * (weight * inside - psi)[:, None, :], transposed) + curve(psi)
+    return g, hessian, irls
+
+
+def _solve(matrix: Array, g: Array, irls: Array, fixed: NDArray[np.bool_]) -> Array:
+    """-matrix^-1 g with fixed coordinates held, in units where the IRLS diagonal is 1."""
+    scale = np.sqrt(np.maximum(np.einsum("rkk->rk", irls), 1e-300))
+    free = np.where(fixed, 0.0, 1.0 / scale)
+    scaled = matrix * free[:, :, None] * free[:, None, :]
+    diagonal = np.einsum("rkk->rk", scaled)
+    diagonal += np.where(fixed, 1.0, 1e-13)
+    scaled = np.where(np.isfinite(scaled), scaled, 0.0)
+    solution: Array
+    try:
+        solution = np.linalg.solve(scaled, (g * free)[:, :, None])[:, :, 0]
+    except np.linalg.LinAlgError:  # one exactly singular problem must not stop the others
+        shifted = scaled + 1e-9 * np.eye(scaled.shape[1])
+        solution = np.linalg.solve(shifted, (g * free)[:, :, None])[:, :, 0]
+    return -solution * free
