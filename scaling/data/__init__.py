@@ -1,0 +1,1 @@
+"""Text to tokens to batches: documents, the TFDS builder, prepared folders, Grain pipelines."""

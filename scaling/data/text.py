@@ -1,0 +1,256 @@
+"""Prepared text: a folder of tokens with a manifest, and the embedded text that needs none.
+
+    prepared.json            manifest: name, fingerprint, tokenizer, counts
+    tfds/                    the TFDS dataset (array_record), both splits, ids and tokens
+    train.npy validation.npy the same tokens joined, uint8; memory-mapped, so processes share its pages
+
+Neither tensorflow-datasets nor Grain is imported until something is prepared: planners ask for names,
+fingerprints and counts in a millisecond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from scaling.config import DataConfig
+from scaling.data.documents import SPLITS, Document, Split, fingerprint
+from scaling.errors import UserError
+from scaling.files import whole, write_json
+
+CORPUS = Path(__file__).parent / "corpus"
+MANIFEST = "prepared.json"
+FORMAT = 1  # of the folder; raised when its layout changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextInfo:
+    """What a planner needs to know of a text. Tokens include one separator before each document."""
+
+    name: str
+    fingerprint: str  # documents.fingerprint: a hash of ids and text of both splits
+    tokenizer: Literal["bytes"]
+    vocab_size: int
+    train_tokens: int
+    val_tokens: int
+    train_documents: int
+    val_documents: int
+    source: str
+
+    def config(self, val_tokens: int | None = None) -> DataConfig:
+        """The part of a RunConfig that names this text."""
+        config = DataConfig(name=self.name, fingerprint=self.fingerprint, tokenizer=self.tokenizer)
+        return config if val_tokens is None else dataclasses.replace(config, val_tokens=val_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(TextInfo):
+    """A text whose tokens lie in a folder."""
+
+    path: Path
+
+    def tokens(self, split: Split) -> np.ndarray:
+        """uint8 (tokens of the split,), memory-mapped, read only.
+
+        Raises UserError when the folder does not hold the tokens its manifest promises.
+        """
+        expected = self.train_tokens if split == "train" else self.val_tokens
+        file = self.path / f"{split}.npy"
+        tokens = _load(file, expected)
+        if tokens is None:
+            try:
+                _join(self.path, split)
+            except Exception as error:  # whatever array_record says of a broken file
+                raise UserError(f"{self.path} is damaged ({split}: {error}); prepare it again.") from error
+            tokens = _load(file, expected)
+        if tokens is None:
+            raise UserError(f"{self.path} does not hold the {expected:,} {split} tokens of its manifest.")
+        return tokens
+
+
+def embedded_info() -> TextInfo:
+    """The embedded text, from its provenance file; nothing is prepared."""
+    provenance = json.loads((CORPUS / "provenance.json").read_text())
+    size, documents = provenance["bytes"], provenance["documents"]
+    counts = {split: (size[split] + documents[split], documents[split]) for split in SPLITS}
+    return _info(provenance["name"], provenance["fingerprint"], counts, "embedded")
+
+
+def text_info(path: str | Path | None) -> TextInfo:
+    """The embedded text (None), or the one prepared in the folder `path`; raises as `open_prepared`."""
+    return embedded_info() if path is None else _from_manifest(Path(path))
+
+
+def open_prepared(path: str | Path | None) -> Prepared:
+    """Open a prepared folder; None is the embedded text, prepared once into the cache folder.
+
+    The cache folder is $SCALING_CACHE, else $XDG_CACHE_HOME/scaling, else ~/.cache/scaling. Several
+    processes may ask at once; a damaged cache is prepared anew.
+    Raises UserError when `path` is not a prepared folder.
+    """
+    return _open_embedded() if path is None else _from_manifest(Path(path))
+
+
+def open_for(config: DataConfig, path: str | Path | None) -> Prepared:
+    """Open the text a run asks for; raises UserError when the folder holds another text."""
+    found = text_info(path)
+    if (found.fingerprint, found.tokenizer) != (config.fingerprint, config.tokenizer):
+        where = "the embedded text" if path is None else str(path)
+        raise UserError(
+            f"the run asks for data {config.name!r} with fingerprint {config.fingerprint}, but {where} is "
+            f"{found.name!r} with fingerprint {found.fingerprint}; give the folder that holds the run's text."
+        )
+    return open_prepared(path)
+
+
+def embedded_documents() -> dict[Split, list[Document]]:
+    """Every document of the embedded text, in the order it is trained on."""
+    splits: dict[Split, list[Document]] = {"train": [], "validation": []}
+    for line in lzma.decompress((CORPUS / "text.jsonl.xz").read_bytes()).splitlines():
+        row = json.loads(line)
+        splits[row["split"]].append(Document(row["id"], row["text"].encode()))
+    return splits
+
+
+def write_prepared(
+    splits: dict[Split, list[Document]],
+    folder: Path,
+    *,
+    name: str,
+    source: str,
+    wrote: Callable[[int], None] = lambda size: None,
+) -> Prepared:
+    """Make `folder` a prepared folder; it appears whole or not at all. It must not exist, or be empty."""
+    from scaling.data import builder
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        builder.write(splits, temporary / "tfds", wrote)
+        for split in SPLITS:
+            _join(temporary, split)
+        counts = {s: (sum(len(d.text) + 1 for d in splits[s]), len(splits[s])) for s in SPLITS}
+        info = _info(name, fingerprint(splits), counts, source)
+        digests = {split: _sha256(temporary / f"{split}.npy") for split in SPLITS}
+        write_json(temporary / MANIFEST, {"format": FORMAT, **dataclasses.asdict(info), "sha256": digests})
+        temporary.chmod(0o755)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Prepared(**dataclasses.asdict(info), path=folder)
+
+
+def cache_folder() -> Path:
+    """Where prepared copies of the embedded text are kept."""
+    if named := os.environ.get("SCALING_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaling"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared folder; raises UserError when there is none or it cannot be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        if manifest["format"] != FORMAT:
+            raise UserError(f"{folder} was prepared by another version; run `scaling data prepare` again.")
+        return manifest
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder} is not a prepared text (it has no {MANIFEST}); make one with "
+            f"`scaling data prepare SOURCE --out FOLDER`."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{folder / MANIFEST} cannot be read ({error}); prepare the text again.") from None
+
+
+def _from_manifest(folder: Path) -> Prepared:
+    manifest = read_manifest(folder)
+    names = [field.name for field in dataclasses.fields(TextInfo)]
+    if missing := [name for name in names if name not in manifest]:
+        raise UserError(f"{folder / MANIFEST} lacks {', '.join(missing)}; prepare the text again.")
+    return Prepared(**{name: manifest[name] for name in names}, path=folder.absolute())
+
+
+def _open_embedded() -> Prepared:
+    info = embedded_info()
+    cache = cache_folder()
+    folder = cache / f"text-{info.fingerprint}"
+    try:
+        with _lock(cache / f"text-{info.fingerprint}.lock"):
+            if not _is_intact(folder, info.fingerprint):
+                shutil.rmtree(folder, ignore_errors=True)
+                write_prepared(embedded_documents(), folder, name=info.name, source=info.source)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {cache} cannot be written ({error.strerror}); name another in SCALING_CACHE."
+        ) from error
+    return _from_manifest(folder)
+
+
+def _is_intact(folder: Path, expected: str) -> bool:
+    """Whether the cached copy holds, byte for byte, what was prepared (30 ms for the embedded text)."""
+    try:
+        manifest = read_manifest(folder)
+        digests = {split: _sha256(folder / f"{split}.npy") for split in SPLITS}
+    except (UserError, OSError):
+        return False
+    return (manifest.get("fingerprint"), manifest.get("sha256")) == (expected, digests)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold `path` for this process, waiting for another that holds it; freed when the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _join(folder: Path, split: Split) -> None:
+    from scaling.data import builder
+
+    tokens = builder.read(folder / "tfds", split)
+    with whole(folder / f"{split}.npy") as temporary:
+        np.save(temporary, tokens)
+
+
+def _load(file: Path, expected: int) -> np.ndarray | None:
+    try:
+        tokens = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return tokens if tokens.shape == (expected,) and tokens.dtype == np.uint8 else None
+
+
+def _info(name: str, digest: str, counts: dict[Split, tuple[int, int]], source: str) -> TextInfo:
+    return TextInfo(
+        name=name,
+        fingerprint=digest,
+        tokenizer="bytes",
+        vocab_size=256,
+        train_tokens=counts["train"][0],
+        val_tokens=counts["validation"][0],
+        train_documents=counts["train"][1],
+        val_documents=counts["validation"][1],
+        source=source,
+    )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
