@@ -1,0 +1,99 @@
+"""What a worker process may use: its device, its threads, its compilation cache.
+
+All of it goes through the environment, because XLA reads it once, when JAX is imported. The
+launcher itself never imports JAX: it must stay small and must not hold a device.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from scaling.config import Placement
+from scaling.errors import UserError
+
+
+def worker_environments(placement: Placement, workers: int | None = None) -> list[dict[str, str]]:
+    """One environment for each worker process: `workers` of them, or one for each core or accelerator.
+
+    Raises UserError when `workers` is below 1 or a named kind of device is not on this machine.
+    """
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is {workers}; give at least 1.")
+    kind, devices = _devices(placement)
+    count = workers or len(devices) or _cores() // max(1, placement.threads or _cores())
+    base = {**os.environ, **_compilation_cache()}
+    if kind == "cpu":
+        # Named, so that JAX does not look for other devices and warn that there are none.
+        base |= _threads(placement) | {"JAX_PLATFORMS": "cpu"}
+    variable = {"gpu": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}.get(kind)
+    if variable is None:
+        return [dict(base) for _ in range(count)]
+    shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / -(-count // len(devices)):.2f}"}
+    return [{**base, **shared, variable: devices[slot % len(devices)]} for slot in range(count)]
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept: SCALING_CACHE, or `scaling` under the user's cache folder."""
+    if own := os.environ.get("SCALING_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaling"
+
+
+def _compilation_cache() -> dict[str, str]:
+    """One cache for all workers and launches: a shape is compiled once per machine."""
+    own = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    return {
+        "JAX_COMPILATION_CACHE_DIR": own or str(cache_folder() / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def _threads(placement: Placement) -> dict[str, str]:
+    """XLA sizes its CPU thread pool by NPROC. One thread is what makes a resume bitwise on a CPU:
+    with more, the split of a sum depends on how many were free (`--xla_cpu_multi_thread_eigen=false`
+    does not change that)."""
+    if placement.threads == 0:
+        return {}
+    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, str(placement.threads))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _devices(placement: Placement) -> tuple[str, list[str]]:
+    """Kind of device and the numbers of those that a worker each may have; none listed for a CPU."""
+    found = {"gpu": _gpus(), "tpu": _tpus()}
+    if placement.device in found:
+        if not found[placement.device]:
+            raise UserError(
+                f"device is {placement.device!r} but none is usable here; connect one, install jax for it, "
+                "or give 'cpu'."
+            )
+        return placement.device, found[placement.device]
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    if placement.device == "auto" and wanted != "cpu":
+        for kind, devices in found.items():
+            if devices:
+                return kind, devices
+    return "cpu", []
+
+
+def _gpus() -> list[str]:
+    if not any(find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    return sorted((p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*")), key=int)
+
+
+def _tpus() -> list[str]:
+    if find_spec("libtpu") is None:
+        return []
+    found = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return [str(number) for number in range(len(found))]

@@ -1,0 +1,154 @@
+"""Drives a set of jobs to their end on any executor.
+
+Finished runs are left out by name. A run held by another live process (another launcher, or a
+worker that outlived its launcher and is still saving) is waited for: when it finishes it counts as
+finished, when it is let go unfinished it is run here. So launching twice does nothing twice, and
+the second launch still ends with every run accounted for.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from launch.executor import Event, Executor, Job
+from scaling.runs import EXIT_RESTART
+
+OnEvent = Callable[[Event], None]
+POLL_SECONDS = 0.25
+EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells count it
+
+
+@dataclass
+class Outcome:
+    """What became of every run, by run_id, and what it took.
+
+    `cpu_seconds` is user plus system time of the worker processes; compare with `wall_seconds`.
+    """
+
+    done: list[str] = field(default_factory=list)
+    diverged: list[str] = field(default_factory=list)
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)  # run -> error, where
+    skipped: list[str] = field(default_factory=list)  # finished earlier, or by another launcher
+    stopped: list[str] = field(default_factory=list)  # unfinished, resumable
+    interrupted: str | None = None  # the signal that ended the launch early
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0 all finished · 1 some failed · 130 after Ctrl-C · 42 after SIGTERM ("start me again")."""
+        if self.interrupted:
+            return EXIT_INTERRUPTED if self.interrupted == "SIGINT" else EXIT_RESTART
+        return 1 if self.failed else 0
+
+    def take(self, event: Event) -> None:
+        """Note an ending."""
+        match event.kind:
+            case "done":
+                self.done.append(event.run_id)
+            case "diverged":
+                self.diverged.append(event.run_id)
+            case "finished":
+                self.skipped.append(event.run_id)
+            case "stopped":
+                self.stopped.append(event.run_id)
+            case "failed":
+                self.failed[event.run_id] = {k: str(v) for k, v in event.data.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "exit_code": self.exit_code}
+
+
+def drive(executor: Executor, jobs: list[Job], on_event: OnEvent) -> Outcome:
+    """Run every job that is not finished; returns when each has ended or a signal asked to stop.
+
+    The first SIGINT, SIGTERM or SIGHUP asks every run to save and stop; the second kills them.
+    """
+    started, cpu_before = time.monotonic(), _children_cpu_seconds()
+    outcome = Outcome()
+    with _signals() as signals:
+        try:
+            _loop(executor, {job.run_id: job for job in jobs}, on_event, outcome, signals)
+        finally:
+            executor.close()
+    outcome.interrupted = signals[0] if signals else None
+    outcome.wall_seconds = time.monotonic() - started
+    outcome.cpu_seconds = _children_cpu_seconds() - cpu_before
+    return outcome
+
+
+def _loop(
+    executor: Executor, jobs: dict[str, Job], on_event: OnEvent, outcome: Outcome, signals: list[str]
+) -> None:
+    submitted: set[str] = set()
+    held = dict(jobs)  # to be looked at: finished, live elsewhere, or ours to run
+    waiting: set[str] = set()
+    cancelled = False
+
+    def tell(event: Event) -> None:
+        outcome.take(event)
+        on_event(event)
+
+    while held or submitted:
+        if signals and not cancelled:
+            cancelled = True
+            outcome.stopped += held
+            held = {}
+            for run_id in sorted(submitted):
+                tell(Event(run_id, "stopping"))
+            executor.cancel(submitted)
+        if len(signals) > 1:
+            outcome.stopped += sorted(submitted)
+            return
+        for run_id, job in list(held.items()):
+            status = job.folder.status()
+            if status == "running":
+                if run_id not in waiting:
+                    waiting.add(run_id)
+                    tell(Event(run_id, "waiting"))
+                continue
+            del held[run_id]
+            if status in ("done", "diverged"):
+                tell(Event(run_id, "finished", job.folder.summary()))
+            else:
+                submitted.add(run_id)
+                executor.submit(job)
+        for event in executor.poll(POLL_SECONDS):
+            if event.kind in ("done", "diverged", "finished", "failed", "stopped"):
+                submitted.discard(event.run_id)
+            elif event.kind == "busy":
+                submitted.discard(event.run_id)
+                held[event.run_id] = jobs[event.run_id]
+            tell(event)
+
+
+@contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Collect the names of signals instead of dying of them. In the main thread only, as Python has it."""
+    caught: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def catch(number: int, _: object) -> None:
+        caught.append(signal.Signals(number).name)
+
+    before = {s: signal.signal(s, catch) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _children_cpu_seconds() -> float:
+    """User plus system seconds of ended child processes and theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,50 @@
+"""From a sweep to jobs, for any engine; and the sweep as launched, on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launch.executor import Job
+from scaling.accounting import run_flops
+from scaling.config import Placement, RunConfig
+from scaling.runs import RunFolder
+from sweeps.sweep import Sweep
+
+
+def make_job(
+    config: RunConfig, folder: Path, placement: Placement, label: str = "", priority: int = 0
+) -> Job:
+    """The job of one run, in `folder/<run_id>/`."""
+    run = RunFolder(folder / config.run_id)
+    return Job(
+        config=config,
+        placement=placement,
+        folder=run,
+        label=label or f"d{config.model.d_model}-L{config.model.n_layers}",
+        argv=("scaling", "train", str(run.path / "config.json")),
+        priority=priority,
+        flops=run_flops(config),
+    )
+
+
+def sweep_jobs(sweep: Sweep, folder: Path, placement: Placement) -> list[Job]:
+    """A job for each run of the sweep, in the order in which they start: the longest first."""
+    jobs = [
+        make_job(config, folder, placement, label)
+        for config, label in zip(sweep.runs, sweep.labels(), strict=True)
+    ]
+    return sorted(jobs, key=start_order)
+
+
+def start_order(job: Job) -> tuple[float, float]:
+    """Sort key: priority, then FLOPs, both descending.
+
+    With few workers, longest first ends soonest (Graham 1969: within 4/3 - 1/(3m) of the best
+    makespan on m workers); priority goes before it where small informative runs are worth more.
+    """
+    return (-job.priority, -job.flops)
+
+
+def store_sweep(sweep: Sweep, folder: Path) -> None:
+    """Write `folder/sweep.json`, whole. It says which run folders beside it are the sweep's."""
+    sweep.write(folder / "sweep.json")

@@ -1,0 +1,210 @@
+"""A launch as people see it: a live table on a terminal, one plain line for each ended run elsewhere.
+
+Both go to stderr; stdout is for results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from launch.executor import Event, Job
+from scaling.accounting import counts
+
+ORDER: tuple[str, ...] = ("stopping", "running", "waiting", "crashed", "failed", "diverged", "stopped")
+ORDER += ("done", "finished", "queued")
+STYLES = {"running": "cyan", "stopping": "yellow", "waiting": "yellow", "failed": "red", "crashed": "red"}
+STYLES |= {"diverged": "magenta", "stopped": "yellow", "done": "green", "finished": "green", "queued": "dim"}
+ENDED = frozenset({"done", "diverged", "finished", "failed", "stopped"})
+
+
+@dataclass
+class Row:
+    """What is known of one run."""
+
+    job: Job
+    status: str = "queued"
+    step: int = 0
+    first_step: int | None = None  # where this launch took it up
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    started: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def fraction(self) -> float:
+        return 1.0 if self.status in ("done", "diverged", "finished") else self.step / self.job.config.steps
+
+
+class Progress:
+    """Follows events; knows how far each run and the whole launch are."""
+
+    def __init__(self, jobs: list[Job], workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rows = {job.run_id: Row(job) for job in jobs}
+        self.workers = workers
+        self._clock = clock
+        self._started = clock()
+
+    def take(self, event: Event) -> Row:
+        row = self.rows[event.run_id]
+        if event.kind == "progress":
+            self._advance(row, event)
+            return row
+        row.status = {"started": "running", "busy": "waiting"}.get(event.kind, event.kind)
+        if event.kind == "started":
+            row.started = self._clock()
+        elif event.kind in ENDED:
+            row.seconds = self._clock() - row.started if row.started else 0.0
+            row.loss = event.data.get("loss", row.loss)
+            row.seconds_left = None
+        return row
+
+    def _advance(self, row: Row, event: Event) -> None:
+        row.step = int(event.data["step"])
+        if row.first_step is None:
+            row.first_step = row.step
+        row.loss = event.data.get("loss")
+        row.tokens_per_second = event.data.get("tokens_per_second")
+        row.seconds_left = event.data.get("seconds_left")
+
+    @property
+    def ended(self) -> int:
+        return sum(row.status in ENDED for row in self.rows.values())
+
+    @property
+    def fraction(self) -> float:
+        """Of the launch's FLOPs."""
+        total = sum(row.job.flops for row in self.rows.values())
+        return sum(row.job.flops * row.fraction for row in self.rows.values()) / total if total else 1.0
+
+    def seconds_left(self) -> float | None:
+        """At the FLOP/s of this launch so far, and no less than its slowest run in hand."""
+        here = [row for row in self.rows.values() if row.status != "finished"]
+        worked = sum(r.job.flops * (r.fraction - (r.first_step or 0) / r.job.config.steps) for r in here)
+        left = sum(row.job.flops * (1 - row.fraction) for row in here if row.status not in ENDED)
+        if worked <= 0:
+            return None
+        slowest = max((row.seconds_left or 0.0 for row in here), default=0.0)
+        return max(left / worked * (self._clock() - self._started), slowest)
+
+
+@contextmanager
+def watch(jobs: list[Job], workers: int) -> Iterator[Callable[[Event], None]]:
+    """Yield what shows each event: a live table on a terminal, plain lines elsewhere."""
+    progress = Progress(jobs, workers)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda event: _plain(progress, progress.take(event), event)
+        return
+    live = _LiveTable(progress, console)
+    with Live(live, console=console, refresh_per_second=4):
+
+        def show(event: Event) -> None:
+            row = progress.take(event)
+            if event.kind in ("failed", "crashed"):
+                console.print(Text(f"{row.job.run_id} {_remark(event)}", style="red"))
+
+        yield show
+
+
+class _LiveTable:
+    """Renders a Progress: what moves first, then the latest endings, as many rows as fit."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._progress, self._console = progress, console
+
+    def __rich__(self) -> RenderableType:
+        rows = sorted(self._progress.rows.values(), key=lambda row: ORDER.index(row.status))
+        room = max(4, self._console.height - 7)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("run")
+        table.add_column("shape")
+        for name in ("N", "tokens", "loss", "tok/s", "left"):
+            table.add_column(name, justify="right")
+        table.add_column("status")
+        for row in rows[:room]:
+            table.add_row(*_cells(row), Text(_status(row), style=STYLES.get(row.status, "")))
+        hidden = f"… and {len(rows) - room} more" if len(rows) > room else ""
+        return Group(table, Text(hidden, style="dim"), Text(headline(self._progress), style="bold"))
+
+
+def headline(progress: Progress) -> str:
+    """One line on the whole launch."""
+    left = progress.seconds_left() if progress.ended < len(progress.rows) else None
+    tail = f" · about {duration(left)} left" if left is not None else ""
+    share = f"{100 * progress.fraction:.0f}% of the FLOPs"
+    return f"{progress.ended} of {len(progress.rows)} runs ended · {share}{tail}"
+
+
+def _cells(row: Row) -> list[str]:
+    config = row.job.config
+    return [
+        row.job.run_id,
+        row.job.label,
+        short(counts(config.model, config.seq_len).n["total"]),
+        short(config.tokens),
+        f"{row.loss:.4f}" if row.loss is not None else "",
+        short(row.tokens_per_second) if row.tokens_per_second else "",
+        duration(row.seconds_left) if row.seconds_left is not None else "",
+    ]
+
+
+def _status(row: Row) -> str:
+    return f"{100 * row.fraction:3.0f}%" if row.status == "running" else row.status
+
+
+def _plain(progress: Progress, row: Row, event: Event) -> None:
+    def say(text: str) -> None:
+        print(f"{head}: {text}", file=sys.stderr, flush=True)
+
+    width = len(str(len(progress.rows)))
+    head = f"[{progress.ended:{width}}/{len(progress.rows)}] {row.job.run_id} {row.job.label}"
+    if event.kind in ("done", "diverged"):
+        loss = f"{row.loss:.4f}" if row.loss is not None else "none"
+        left = progress.seconds_left() if progress.ended < len(progress.rows) else None
+        tail = f", about {duration(left)} left" if left else ""
+        say(f"{event.kind}, loss {loss}, {duration(row.seconds)}{tail}")
+    elif event.kind in ("failed", "crashed"):
+        say(_remark(event))
+    elif event.kind in ("waiting", "stopping", "stopped"):
+        say(_WORDS[event.kind])
+
+
+_WORDS = {
+    "waiting": "held by another process, waiting for it",
+    "stopping": "saving, to stop",
+    "stopped": "stopped, resumable",
+}
+
+
+def _remark(event: Event) -> str:
+    where = f" (see {event.data['where']})" if "where" in event.data else ""
+    then = ", going on in a fresh process" if event.kind == "crashed" else ""
+    return f"{event.kind}: {event.data['error']}{then}{where}"
+
+
+def short(value: float) -> str:
+    """1234567 -> 1.23M."""
+    for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """0.4 -> 0 s; 75 -> 1 min 15 s; 7300 -> 2 h 2 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
