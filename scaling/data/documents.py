@@ -32,13 +32,21 @@ class Document:
         return self.key or self.id
 
 
-def choose_validation(documents: Sequence[Document], fraction: float) -> set[str]:
-    """Keys of the documents that validate: at least one, never all, about `fraction` of the bytes.
+def split_documents(documents: Sequence[Document], fraction: float) -> dict[Split, list[Document]]:
+    """Both splits; validation gets at least one document, never all, and about `fraction` of the bytes.
 
     Keys are taken in the order of their hash until the share is reached; a key whose documents would
     carry it beyond 1.25 times the share is passed over. When every key is that long, the shortest one
     is taken. Raises ValueError when there are fewer than two keys: nothing to split.
     """
+    chosen = _validation_keys(documents, fraction)
+    return {
+        "train": [document for document in documents if document.split_key not in chosen],
+        "validation": [document for document in documents if document.split_key in chosen],
+    }
+
+
+def _validation_keys(documents: Sequence[Document], fraction: float) -> set[str]:
     sizes: dict[str, int] = {}
     for document in documents:
         sizes[document.split_key] = sizes.get(document.split_key, 0) + len(document.text)
