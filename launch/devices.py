@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from scaling.config import Placement
+from scaling.data.text import cache_folder
 from scaling.errors import UserError
 
 
@@ -32,13 +33,6 @@ def worker_environments(placement: Placement, workers: int | None = None) -> lis
         return [dict(base) for _ in range(count)]
     shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / -(-count // len(devices)):.2f}"}
     return [{**base, **shared, variable: devices[slot % len(devices)]} for slot in range(count)]
-
-
-def cache_folder() -> Path:
-    """Where compiled programs are kept: SCALING_CACHE, or `scaling` under the user's cache folder."""
-    if own := os.environ.get("SCALING_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scaling"
 
 
 def _compilation_cache() -> dict[str, str]:

@@ -103,7 +103,7 @@ def watch(jobs: list[Job], workers: int) -> Iterator[Callable[[Event], None]]:
     progress = Progress(jobs, workers)
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda event: _plain(progress, progress.take(event), event)
+        yield lambda event: _plain(progress, event)
         return
     live = _LiveTable(progress, console)
     with Live(live, console=console, refresh_per_second=4):
@@ -162,7 +162,10 @@ def _status(row: Row) -> str:
     return f"{100 * row.fraction:3.0f}%" if row.status == "running" else row.status
 
 
-def _plain(progress: Progress, row: Row, event: Event) -> None:
+def _plain(progress: Progress, event: Event) -> None:
+    was = progress.rows[event.run_id].status
+    row = progress.take(event)
+
     def say(text: str) -> None:
         print(f"{head}: {text}", file=sys.stderr, flush=True)
 
@@ -173,17 +176,14 @@ def _plain(progress: Progress, row: Row, event: Event) -> None:
         left = progress.seconds_left() if progress.ended < len(progress.rows) else None
         tail = f", about {duration(left)} left" if left else ""
         say(f"{event.kind}, loss {loss}, {duration(row.seconds)}{tail}")
+    elif event.kind == "finished" and was == "waiting":
+        say("finished by another process")
     elif event.kind in ("failed", "crashed"):
         say(_remark(event))
-    elif event.kind in ("waiting", "stopping", "stopped"):
-        say(_WORDS[event.kind])
-
-
-_WORDS = {
-    "waiting": "held by another process, waiting for it",
-    "stopping": "saving, to stop",
-    "stopped": "stopped, resumable",
-}
+    elif event.kind == "waiting":
+        say("held by another process, waiting for it")
+    elif event.kind == "stopping" and was == "running":
+        say("saving, to stop")
 
 
 def _remark(event: Event) -> str:

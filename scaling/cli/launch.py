@@ -133,12 +133,14 @@ def _show_status(found: SweepStatus) -> None:
     table.add_column("status")
     for run in found.runs:
         loss = f"{run.loss:.4f}" if run.loss is not None else ""
-        state = f"{run.status}: {run.error}" if run.error else run.status
         table.add_row(
             run.run_id, run.label, short(run.n_total), short(run.tokens), short(run.tokens_planned), loss,
-            Text(state, style=STYLES.get(run.status, "")),
+            Text(run.status, style=STYLES.get(run.status, "")),
         )  # fmt: skip
     Console(soft_wrap=True).print(table)
+    for run in found.runs:
+        if run.error:
+            print(f"failed: {run.run_id}: {run.error}")
     counts = ", ".join(f"{count} {word}" for word, count in found.totals().items() if count)
     others = f"; {found.others} other run folders beside them" if found.others else ""
     share = f"{100 * found.fraction:.0f}% of the FLOPs"
