@@ -1,18 +1,22 @@
-"""What a worker process may use: its device, its threads, its compilation cache.
+"""How many workers this machine has room for, and the environment of each: its device and its threads.
 
-All of it goes through the environment, because XLA reads it once, when JAX is imported. The
-launcher itself never imports JAX: it must stay small and must not hold a device.
+Found without JAX: the launcher must stay small and must not hold a device.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from scaling.config import Placement
 from scaling.data.text import cache_folder
+from scaling.environment import training_environment
 from scaling.errors import UserError
+
+Device = Literal["auto", "cpu", "gpu", "tpu"]
 
 
 def worker_environments(placement: Placement, workers: int | None = None) -> list[dict[str, str]]:
@@ -24,10 +28,10 @@ def worker_environments(placement: Placement, workers: int | None = None) -> lis
         raise UserError(f"--workers is {workers}; give at least 1.")
     kind, devices = _devices(placement)
     count = workers or len(devices) or _cores() // max(1, placement.threads or _cores())
-    base = {**os.environ, **_compilation_cache()}
-    if kind == "cpu":
-        # Named, so that JAX does not look for other devices and warn that there are none.
-        base |= _threads(placement) | {"JAX_PLATFORMS": "cpu"}
+    # The thread limit is for XLA's CPU backend; an accelerator's compiler is better off with every core.
+    own = replace(placement, device=kind, threads=placement.threads if kind == "cpu" else 0)
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
+    base = {**os.environ, **training_environment(own, cache)}
     variable = {"gpu": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}.get(kind)
     if variable is None:
         return [dict(base) for _ in range(count)]
@@ -35,33 +39,13 @@ def worker_environments(placement: Placement, workers: int | None = None) -> lis
     return [{**base, **shared, variable: devices[slot % len(devices)]} for slot in range(count)]
 
 
-def _compilation_cache() -> dict[str, str]:
-    """One cache for all workers and launches: a shape is compiled once per machine."""
-    own = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    return {
-        "JAX_COMPILATION_CACHE_DIR": own or str(cache_folder() / "xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
-
-def _threads(placement: Placement) -> dict[str, str]:
-    """XLA sizes its CPU thread pool by NPROC. One thread is what makes a resume bitwise on a CPU:
-    with more, the split of a sum depends on how many were free (`--xla_cpu_multi_thread_eigen=false`
-    does not change that)."""
-    if placement.threads == 0:
-        return {}
-    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return dict.fromkeys(names, str(placement.threads))
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _devices(placement: Placement) -> tuple[str, list[str]]:
+def _devices(placement: Placement) -> tuple[Device, list[str]]:
     """Kind of device and the numbers of those that a worker each may have; none listed for a CPU."""
-    found = {"gpu": _gpus(), "tpu": _tpus()}
+    found: dict[Device, list[str]] = {"gpu": _gpus(), "tpu": _tpus()}
     if placement.device in found:
         if not found[placement.device]:
             raise UserError(
