@@ -2,8 +2,111 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from scaling.cli.output import JsonFlag, emit_json, note
+
+data_app = typer.Typer(help="Text to train on: prepare your own, show what is there.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to `app`."""
+    app.add_typer(data_app, name="data")
+
+
+@data_app.command()
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(help="A .txt, .md, .jsonl or .jsonl.gz file, or a folder of them, at any depth.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; one prepared before is replaced.")],
+    val_fraction: Annotated[float, typer.Option(help="Share of the bytes kept for validation.")] = 0.05,
+    text_field: Annotated[str, typer.Option(help="Field of a JSON line that holds the text.")] = "text",
+    name: Annotated[str | None, typer.Option(help="Name in configs; default: the source's.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Turn your own text into tokens, split by document.
+
+    Tokens are bytes. A file is a document, or each line of a .jsonl file is. A document that is long beside the whole is cut
+    between paragraphs. The text must be UTF-8. The same text gives the same split and the same fingerprint
+    everywhere. Nothing is written unless all of it can be.
+
+    Example:
+
+        scaling data prepare essays/ --out prepared/essays
+
+        scaling quickstart --data prepared/essays
+    """
+    from scaling.data.prepare import prepare as prepare_text
+
+    with _progress() as progress:
+        prepared, notes = prepare_text(
+            source, out, val_fraction=val_fraction, text_field=text_field, name=name, progress=progress
+        )
+    for remark in notes:
+        note(remark)
+    _print(_describe(prepared.path) | {"notes": notes}, json)
+
+
+@data_app.command()
+def show(
+    folder: Annotated[Path | None, typer.Argument(help="Prepared folder; default: embedded text.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Show a text: fingerprint, counts, origin.
+
+    Example:
+
+        scaling data show
+
+        scaling data show prepared/essays --json
+    """
+    _print(_describe(folder), json)
+
+
+def _describe(folder: Path | None) -> dict[str, object]:
+    import dataclasses
+
+    from scaling.data.text import provenance, text_info
+
+    info = dataclasses.asdict(text_info(folder)) | {"path": None if folder is None else str(folder)}
+    if folder is None:
+        info["sources"] = provenance()["sources"]
+    return info
+
+
+def _print(info: dict[str, object], json: bool) -> None:
+    if json:
+        emit_json(info)
+        return
+    print(f"{info['name']}  (fingerprint {info['fingerprint']})")
+    print(f"  tokenizer   {info['tokenizer']}, vocabulary {info['vocab_size']}")
+    print(f"  training    {info['train_tokens']:>13,} tokens in {info['train_documents']:,} documents")
+    print(f"  validation  {info['val_tokens']:>13,} tokens in {info['val_documents']:,} documents")
+    print(f"  source      {info['source']}")
+    if info["path"]:
+        print(f"  folder      {info['path']}")
+    for source in info.get("sources", []):  # type: ignore[attr-defined]
+        print(f"\n{source['name']}: {source['package']} {source['version']}")
+        print(f"  {source['rights']}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr when someone is looking; it goes away when the work is done."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks = {what: bar.add_task(what, total=None) for what in ("reading", "writing")}
+        yield lambda what, done, total: bar.update(tasks[what], completed=done, total=total)

@@ -113,7 +113,8 @@ class _Batches:
     def _order_of(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:
             # Raw Philox words, sorted: NumPy promises them for ever, while Generator.permutation may change.
-            words = np.random.Philox(key=[self._seed, epoch]).random_raw(len(self.tokens_WS))
+            key = np.array([self._seed % 2**64, epoch], np.uint64)
+            words = np.random.Philox(key=key).random_raw(len(self.tokens_WS))
             self._order = np.argsort(words, kind="stable")
             self._epoch = epoch
         return self._order

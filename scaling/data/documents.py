@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 Split = Literal["train", "validation"]
@@ -36,8 +37,8 @@ def split_documents(documents: Sequence[Document], fraction: float) -> dict[Spli
     """Both splits; validation gets at least one document, never all, and about `fraction` of the bytes.
 
     Keys are taken in the order of their hash until the share is reached; a key whose documents would
-    carry it beyond 1.25 times the share is passed over. When every key is that long, the shortest one
-    is taken. Raises ValueError when there are fewer than two keys: nothing to split.
+    carry it beyond 1.25 times the share is passed over. If that leaves less than half the share, the
+    shortest of the others is added. Raises ValueError when there are fewer than two keys: nothing to split.
     """
     chosen = _validation_keys(documents, fraction)
     return {
@@ -61,7 +62,9 @@ def _validation_keys(documents: Sequence[Document], fraction: float) -> set[str]
         if held + sizes[key] <= OVERSHOOT * share and len(chosen) < len(sizes) - 1:
             chosen.add(key)
             held += sizes[key]
-    return chosen or {min(sizes, key=lambda k: (sizes[k], _hash("split", k)))}
+    if held < share / 2:
+        chosen.add(min(sizes.keys() - chosen, key=lambda k: (sizes[k], _hash("split", k))))
+    return chosen
 
 
 def in_order(documents: Sequence[Document]) -> list[Document]:
@@ -82,29 +85,24 @@ def fingerprint(splits: dict[Split, list[Document]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def cut(text: str, limit: int) -> list[str]:
-    """Pieces of at most about `limit` characters, cut between paragraphs, else lines, else words.
+def cut(text: Buffer, limit: int) -> list[Buffer]:
+    """Pieces of about equal length, none longer than 1.5 * `limit` bytes; joined they give the text back.
 
-    A text without a break within the limit is cut at the limit. The pieces joined give the text back.
+    Cut after a paragraph where there is one within half a piece, else after a line, else after a word.
     """
-    if len(text) <= limit:
-        return [text]
-    pieces = []
-    start = 0
-    while len(text) - start > limit:
-        end = _last_break(text, start, start + limit)
-        pieces.append(text[start:end])
-        start = end
-    return [*pieces, text[start:]]
+    count = -(-len(text) // limit)
+    ends = [_break_before(text, number * len(text) // count, limit // 2) for number in range(1, count)]
+    return [text[start:end] for start, end in pairwise([0, *ends, len(text)])]
 
 
-def _last_break(text: str, start: int, stop: int) -> int:
-    """Where to cut `text[start:stop]`: after its last paragraph, line or word of the second half."""
-    middle = start + (stop - start) // 2
-    for gap in (r"\n\s*\n", r"\n", r"\s"):
-        ends = [found.end() for found in re.compile(gap).finditer(text, middle, stop)]
-        if ends:
-            return ends[-1]
+def _break_before(text: Buffer, stop: int, reach: int) -> int:
+    """The last good place to cut in the `reach` bytes before `stop`."""
+    for gap in (rb"\n\s*\n", rb"\n", rb"\s"):
+        found = [match.end() for match in re.compile(gap).finditer(text, stop - reach, stop)]
+        if found:
+            return found[-1]
+    while text[stop] & 0xC0 == 0x80:  # inside a UTF-8 character
+        stop -= 1
     return stop
 
 

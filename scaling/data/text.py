@@ -83,10 +83,15 @@ class Prepared(TextInfo):
 
 def embedded_info() -> TextInfo:
     """The embedded text, from its provenance file; nothing is prepared."""
-    provenance = json.loads((CORPUS / "provenance.json").read_text())
-    size, documents = provenance["bytes"], provenance["documents"]
+    facts = provenance()
+    size, documents = facts["bytes"], facts["documents"]
     counts = {split: (size[split] + documents[split], documents[split]) for split in SPLITS}
-    return _info(provenance["name"], provenance["fingerprint"], counts, "embedded")
+    return _info(facts["name"], facts["fingerprint"], counts, "embedded")
+
+
+def provenance() -> dict[str, Any]:
+    """Where the embedded text comes from: packages, versions, rights, split rule, counts, hashes."""
+    return json.loads((CORPUS / "provenance.json").read_text())
 
 
 def text_info(path: str | Path | None) -> TextInfo:
@@ -133,11 +138,12 @@ def write_prepared(
     source: str,
     wrote: Callable[[int], None] = lambda size: None,
 ) -> Prepared:
-    """Make `folder` a prepared folder; it appears whole or not at all. It must not exist, or be empty."""
+    """Make `folder` a prepared folder; it appears whole or not at all, and replaces one that was there."""
     from scaling.data import builder
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    former = temporary.with_name(temporary.name + "-former")
     try:
         builder.write(splits, temporary / "tfds", wrote)
         for split in SPLITS:
@@ -147,9 +153,12 @@ def write_prepared(
         digests = {split: _sha256(temporary / f"{split}.npy") for split in SPLITS}
         write_json(temporary / MANIFEST, {"format": FORMAT, **dataclasses.asdict(info), "sha256": digests})
         temporary.chmod(0o755)
-        temporary.replace(folder)
+        if folder.is_dir():  # only an empty folder can be renamed over
+            folder.rename(former)
+        temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
     return Prepared(**dataclasses.asdict(info), path=folder)
 
 
