@@ -30,7 +30,8 @@ class Recipe:
     lr_width: float = 0.5
     lr_horizon: float = 0.1
     batch_horizon: float = 0.5
-    d_head: int = 16
+    d_head: int = 32
+    aspect: int = 48
     mlp_ratio: float = 8 / 3
     seq_len: int = 128
     weight_decay: float = 0.1
@@ -39,20 +40,18 @@ class Recipe:
 
     def widths(self, limit: int = 4096) -> list[int]:
         """Every width of the family, ascending."""
-        return list(range(self.d_head, limit + 1, self.d_head // 2))
-
-    def layers(self, d_model: int) -> int:
-        return max(1, round(d_model / 32))
+        return list(range(16, limit + 1, 4))
 
     def model(self, d_model: int, vocab_size: int = 256) -> ModelConfig:
-        heads = max(1, round(d_model / self.d_head))
+        """Two heads and two layers while narrow, then more of both: N is smooth in the width."""
+        heads = max(2, round(d_model / self.d_head))
         return ModelConfig(
-            n_layers=self.layers(d_model),
+            n_layers=max(2, round(d_model / self.aspect)),
             d_model=d_model,
             n_heads=heads,
             n_kv_heads=heads,
-            d_head=self.d_head,
-            d_ff=8 * max(1, round(self.mlp_ratio * d_model / 8)),
+            d_head=2 * max(1, round(d_model / heads / 2)),
+            d_ff=4 * max(1, round(self.mlp_ratio * d_model / 4)),
             vocab_size=vocab_size,
         )
 

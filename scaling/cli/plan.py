@@ -2,8 +2,120 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from scaling.cli.output import JsonFlag, emit_json, note
+from scaling.errors import UserError
+
+if TYPE_CHECKING:
+    from scaling.config import RunConfig
+    from scaling.rate import Rates
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to `app`."""
+    app.command("plan")(plan)
+
+
+def plan(
+    sweep: Annotated[
+        str,
+        typer.Argument(help="A study in experiments/, a .py or sweep JSON file, or a launched sweep's name."),
+    ],
+    target: Annotated[
+        float | None, typer.Option(help="Budget in training FLOPs (matmul) that the grid is to forecast.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every run, for a study that takes one.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder written by `scaling data prepare`.")] = None,
+    prior: Annotated[
+        Path | None, typer.Option(help="JSON of a fit: simulate under its law, not the study's prior.")
+    ] = None,
+    noise: Annotated[
+        float, typer.Option(min=0.0, help="Relative spread of a run's loss over seeds, for the simulation.")
+    ] = 0.005,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes; by default one for each core or accelerator.")
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(help="Time a few steps, 15 s or so, if this machine's rate is not known."),
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the sweep here as JSON, to read, edit, compare or launch.")
+    ] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder of the sweeps' folders.")] = Path("runs"),
+    json_output: JsonFlag = False,
+) -> None:
+    """Show what a sweep would train, what it costs here, and how sharp its answer would be.
+
+    Nothing is trained. Cells that cannot be met are refused by name. The price comes from a rate
+    measured once on this machine. The intervals come from simulating the grid under a prior law
+    and refitting it: what run-to-run noise alone would leave, so a floor.
+
+    Example: scaling plan quickstart
+    """
+    from sweeps.plan import prior_of, recipe_of, report
+    from sweeps.prior import read_prior
+    from sweeps.show import show
+    from sweeps.sweep import find_sweep, study_options
+
+    own = {"target": target} if "target" in study_options(sweep) else {}
+    found = find_sweep(sweep, runs, seed=seed, data=data, **own)
+    if target is not None and not 0 < target < float("inf"):
+        raise UserError(f"--target is {target}; give a positive number of FLOPs.")
+    goal = target or found.design.get("target")
+    law = read_prior(prior) if prior else prior_of(found)
+    if goal and law is None:
+        note("no intervals: the sweep has no prior; give --prior with the JSON of a fit")
+    if goal and recipe_of(found) is None:
+        note("no intervals: the sweep's design names no recipe of this project")
+    if not goal:
+        note("no intervals: the sweep has no target; give --target in FLOPs")
+    count, rates = _rates(found.runs, measure, workers, runs)
+    plan = report(found, goal, law, noise, rates, count)
+    if out:
+        found.write(out)
+        note(f"sweep written to {out}")
+    if json_output:
+        emit_json(plan)
+    else:
+        show(plan)
+
+
+def _rates(
+    configs: tuple[RunConfig, ...], measure: bool, workers: int | None, runs: Path
+) -> tuple[int, Rates | None]:
+    """Number of workers, and this machine's rates: kept, or measured now, or read off finished runs."""
+    from launch.devices import worker_environments
+    from scaling.config import Placement
+    from scaling.data.text import cache_folder
+    from scaling.rate import (
+        measure_all,
+        rates_of_runs,
+        rates_path,
+        read_rates,
+        shapes_to_measure,
+        write_rates,
+    )
+
+    placement = Placement()
+    environments = worker_environments(placement, workers)
+    path = rates_path(cache_folder(), placement, len(environments))
+    kept = read_rates(path)
+    if kept and kept.covers(configs):
+        return len(environments), kept
+    if measure:
+        note("timing a few steps of three shapes; kept for the next plan")
+        try:
+            rates = measure_all(shapes_to_measure(configs), placement, environments)
+            write_rates(path, rates)
+            return len(environments), rates
+        except RuntimeError as error:
+            note(f"this machine's rate could not be measured ({error})")
+    rates = kept or rates_of_runs(runs)
+    if rates is None:
+        note("no price in time: no rate is known here; leave out --no-measure to time a few steps")
+    return len(environments), rates

@@ -1,0 +1,59 @@
+"""Causal self-attention with rotary positions; multi-head, grouped-query or multi-query.
+
+B batch, S sequence, T = B*S tokens, D model, H query heads, K key/value heads, G = H/K, N head size.
+Arrays are heads-first (B, K, G, S, N): the batched products are then contiguous, on CPU above all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from scaling.config import ModelConfig
+from scaling.model.params import param
+
+
+class Attention(nnx.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        d, h, k, n = config.d_model, config.n_heads, config.n_kv_heads, config.d_head
+        self.config = config
+        self.w_q_DHN = param((d, h, n), ("embed", "heads", "head"), 1 / math.sqrt(d))
+        self.w_k_DKN = param((d, k, n), ("embed", "kv_heads", "head"), 1 / math.sqrt(d))
+        self.w_v_DKN = param((d, k, n), ("embed", "kv_heads", "head"), 1 / math.sqrt(d))
+        self.w_o_HND = param((h, n, d), ("heads", "head", "embed"), 1 / math.sqrt(h * n))
+
+    def __call__(self, x_TD: jax.Array, batch: int) -> jax.Array:
+        """Attention within each of `batch` sequences laid out as T = B*S rows. Returns (T, D)."""
+        d, h, k, n = (getattr(self.config, f) for f in ("d_model", "n_heads", "n_kv_heads", "d_head"))
+        # One product for q, k and v: three thin ones cost more than the concatenation.
+        w_DXN = jnp.concatenate([self.w_q_DHN[...], self.w_k_DKN[...], self.w_v_DKN[...]], axis=1)
+        qkv_TX = x_TD @ w_DXN.astype(x_TD.dtype).reshape(d, (h + 2 * k) * n)
+        qkv_BXSN = qkv_TX.reshape(batch, -1, h + 2 * k, n).transpose(0, 2, 1, 3)
+        rotated_BXSN = rotate(qkv_BXSN[:, : h + k], self.config.rope_theta)
+        q_BKGSN = rotated_BXSN[:, :h].reshape(batch, k, h // k, -1, n)
+        out_BKGSN = attend(q_BKGSN, rotated_BXSN[:, h:], qkv_BXSN[:, h + k :])
+        out_TX = out_BKGSN.reshape(batch, h, -1, n).transpose(0, 2, 1, 3).reshape(-1, h * n)
+        return out_TX @ self.w_o_HND[...].astype(x_TD.dtype).reshape(h * n, d)
+
+
+def rotate(x__SN: jax.Array, theta: float) -> jax.Array:
+    """Rotary positions over the last two axes (Su et al. 2021, eq. 15), angles in float64 rounded once."""
+    seq_len, d_head = x__SN.shape[-2:]
+    angles = np.arange(seq_len)[:, None] * theta ** (-np.arange(0, d_head, 2) / d_head)
+    cos, sin = jnp.asarray(np.cos(angles), x__SN.dtype), jnp.asarray(np.sin(angles), x__SN.dtype)
+    a, b = jnp.split(x__SN, 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def attend(q_BKGSN: jax.Array, k_BKSN: jax.Array, v_BKSN: jax.Array) -> jax.Array:
+    """Softmax attention over keys at or before each query, logits in float32. Returns (B, K, G, S, N)."""
+    seq_len, d_head = q_BKGSN.shape[-2:]
+    logits = jnp.einsum("bkgsn,bktn->bkgst", q_BKGSN, k_BKSN, preferred_element_type=jnp.float32)
+    causal_ST = np.tril(np.ones((seq_len, seq_len), bool))
+    logits = jnp.where(causal_ST, logits / math.sqrt(d_head), -1e30)
+    weights = jax.nn.softmax(logits, axis=-1).astype(v_BKSN.dtype)
+    return jnp.einsum("bkgst,bktn->bkgsn", weights, v_BKSN)

@@ -1,0 +1,21 @@
+"""RMSNorm (Zhang & Sennrich 2019): statistics in float32 whatever the compute type."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from scaling.config import ModelConfig
+from scaling.model.params import param
+
+
+class RmsNorm(nnx.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        self.eps = config.norm_eps
+        self.gain_D = param((config.d_model,), ("embed",), None)
+
+    def __call__(self, x_TD: jax.Array) -> jax.Array:
+        x32_TD = x_TD.astype(jnp.float32)
+        scale_T1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_TD), axis=-1, keepdims=True) + self.eps)
+        return (x32_TD * scale_T1 * self.gain_D[...]).astype(x_TD.dtype)

@@ -1,0 +1,33 @@
+"""Learning-rate schedules as fractions of the peak, evaluated on the host in float64.
+
+The rate enters the compiled step as an argument, so a sweep over rates, schedules and horizons
+of one shape compiles once.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scaling.config import ScheduleConfig
+
+
+def fraction_of_peak(schedule: ScheduleConfig, step: int, steps: int) -> float:
+    """Rate of update `step` (1-based) of `steps`, relative to the peak.
+
+    Warmup is linear and reaches the peak at its last step. `cosine` falls to `final` over the rest
+    (Loshchilov & Hutter 2017, eq. 5); `wsd` holds, then falls linearly over the last `decay` of the
+    run (Haegele et al. 2024). Both reach `final` at step == steps.
+    """
+    warmup = max(1, round(schedule.warmup * steps)) if schedule.warmup > 0 else 0
+    if step < warmup:
+        return step / warmup
+    if schedule.name == "constant":
+        return 1.0
+    if schedule.name == "cosine":
+        progress = (step - warmup) / max(1, steps - warmup)
+        return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * progress))
+    cooldown = min(round(schedule.decay * steps), steps - warmup)
+    remaining = steps - step
+    if cooldown == 0 or remaining >= cooldown:
+        return 1.0
+    return schedule.final + (1 - schedule.final) * remaining / cooldown

@@ -1,0 +1,289 @@
+"""One training run: tokens -> decoder -> loss -> AdamW -> metrics, resumable at any step.
+
+The loop dispatches step t, then reads the metrics of step t - 1: the host never waits for the
+step that it has just launched.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from scaling.accounting import counts
+from scaling.checkpoint import Checkpoints
+from scaling.config import Placement, RunConfig, to_dict
+from scaling.data.batches import TrainIterator, train_batches, validation_windows
+from scaling.data.text import Prepared, open_for
+from scaling.errors import UserError
+from scaling.evaluate import validation_loss
+from scaling.files import write_json
+from scaling.optimizer import hyper
+from scaling.runs import MetricsLog, RunFolder
+from scaling.schedule import fraction_of_peak
+from scaling.sharding import Shardings, make_shardings
+from scaling.step import TrainState, compiled_eval_step, compiled_train_step, init_state, make_forward
+from scaling.tracking import Tracker, tracker
+
+PROGRESS_SECONDS = 0.25
+
+
+class Interrupted(Exception):
+    """Asked to stop; everything up to the last finished step is saved."""
+
+
+@dataclass
+class Clock:
+    """Wall and CPU seconds of a run, carried across resumes."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    _wall: float = field(default_factory=time.perf_counter)
+    _cpu: float = field(default_factory=time.process_time)
+
+    def read(self) -> dict[str, float]:
+        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        return {"seconds": round(self.seconds + wall, 3), "cpu_seconds": round(self.cpu_seconds + cpu, 3)}
+
+
+def train(
+    config: RunConfig,
+    placement: Placement,
+    folder: RunFolder,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Train `config` into `folder`, going on from its last checkpoint if there is one; returns the summary.
+
+    A finished run is returned as it is. Raises Interrupted once `should_stop` turns true and the
+    state is saved, RunBusy when another process holds the folder, UserError for a config that this
+    data or machine cannot serve, CheckpointError when a checkpoint cannot be written.
+    """
+    if (folder.path / "DONE").exists():
+        return folder.summary()
+    with folder.claim():
+        if (folder.path / "DONE").exists():
+            return folder.summary()
+        folder.create(config, placement)
+        try:
+            return Run(config, placement, folder).finish(progress or _ignore, should_stop or _never)
+        except Interrupted:
+            raise
+        except Exception as error:
+            folder.fail(f"{type(error).__name__}: {error}")
+            raise
+
+
+class Run:
+    """What one call of `train` holds: compiled steps, state, stream, logs."""
+
+    def __init__(self, config: RunConfig, placement: Placement, folder: RunFolder) -> None:
+        self.config, self.placement, self.folder = config, placement, folder
+        self.clock = Clock()
+        self.notes: list[str] = []
+        self.shardings: Shardings = make_shardings(placement)
+        self.prepared: Prepared = open_for(config.data, placement.data_path)
+        self.batches: TrainIterator = train_batches(
+            self.prepared, seq_len=config.seq_len, batch_size=config.batch_size, seed=config.seed
+        )
+        _check_batch(config, placement, self.shardings)
+        self.device = self.shardings.mesh.devices.flat[0]
+        forward = make_forward(config.model, placement, self.device.platform)
+        self.train_step = compiled_train_step(forward, config.model, self.shardings)
+        self.eval_step = compiled_eval_step(forward)
+        self.state: TrainState = init_state(config, self.shardings)
+        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.first_step = self._resume() + 1
+        self._record_placement()
+
+    def finish(self, progress: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> dict[str, Any]:
+        """Train to the last step, evaluate, write the outcome."""
+        self.mirror: Tracker = tracker(self.placement, self.config, self.folder)
+        self.log = MetricsLog(self.folder)
+        try:
+            diverged_at = self._loop(progress, should_stop)
+        except Interrupted:
+            self.mirror.finish(None)
+            raise
+        finally:
+            self.log.close()
+            self.checkpoints.close()
+        summary = self._summary(diverged_at)
+        status = summary.pop("status")
+        self.folder.finish(status, summary)
+        self.mirror.finish(self.folder.summary())
+        return self.folder.summary()
+
+    def _resume(self) -> int:
+        """Load the newest checkpoint and cut the log back to it; returns its step (0: fresh)."""
+        step = self.checkpoints.latest_step() or 0
+        if step:
+            self.state, position = self.checkpoints.restore(step, self.state)
+            self.batches.set_state(position["data"])
+            self.clock = Clock(position["seconds"], position["cpu_seconds"])
+        self.folder.cut_metrics(step)
+        return step
+
+    def _save(self, step: int) -> None:
+        self.log.flush()  # the log on disk reaches at least as far as the checkpoint
+        position = {"data": self._data_state, **self.clock.read()}
+        self.checkpoints.save(step, self.state, position)
+
+    def _loop(self, progress: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> int | None:
+        """Returns the step at which the loss stopped being finite, or None."""
+        config, saved_at, shown_at = self.config, time.monotonic(), 0.0
+        pending: tuple[int, float, Any] | None = None
+        rate = Rate(config)
+        for step in range(self.first_step, config.steps + 1):
+            lr = config.optimizer.lr * fraction_of_peak(config.schedule, step, config.steps)
+            tokens_MBS1 = self._next_tokens()
+            self.state, metrics = self.train_step(self.state, tokens_MBS1, hyper(config.optimizer, lr))
+            if pending and not self._log_row(*pending):
+                return pending[0]
+            pending = (step, lr, metrics)
+            now = time.monotonic()
+            if now - shown_at > PROGRESS_SECONDS:
+                shown_at = now
+                progress(rate.report(step, self.last_loss))
+            stop = should_stop()
+            if stop or now - saved_at > self.placement.checkpoint_seconds or step == config.steps:
+                if not self._log_row(*pending):
+                    return step
+                pending, saved_at = None, now
+                self._save(step)
+            if stop and step < config.steps:
+                raise Interrupted(f"run {self.folder.run_id} saved at step {step} of {config.steps}")
+        return None
+
+    last_loss: float | None = None
+
+    def _log_row(self, step: int, lr: float, metrics: dict[str, jax.Array]) -> bool:
+        """Append the row of one step; False when its loss is not finite."""
+        values = {name: float(value) for name, value in metrics.items()}
+        tokens = step * self.config.batch_size * self.config.seq_len
+        row: dict[str, Any] = {"step": step, "tokens": tokens, "lr": lr, "seconds": self.clock.read()["seconds"]}
+        row |= {name: value if np.isfinite(value) else None for name, value in values.items()}
+        self.log.append(row)
+        self.mirror.log(row)
+        self.last_loss = row["loss"]
+        return row["loss"] is not None
+
+    def _next_tokens(self) -> jax.Array:
+        tokens_BS1 = next(self.batches)
+        self._data_state = self.batches.get_state()
+        micro = self.placement.microbatches
+        tokens_MBS1 = tokens_BS1.reshape(micro, -1, tokens_BS1.shape[1])
+        return jax.device_put(tokens_MBS1, self.shardings.of((None, "batch", None)))
+
+    def _summary(self, diverged_at: int | None) -> dict[str, Any]:
+        config = self.config
+        per_token = counts(config.model, config.seq_len)
+        rows, notes = self.folder.metrics()
+        clock = self.clock.read()
+        summary = {
+            "status": "done",
+            "train_loss": _tail_mean(rows, "loss"),
+            "steps": config.steps,
+            "tokens": config.tokens,
+            "unique_tokens": self.batches.unique_tokens,
+            "epochs": config.tokens / self.batches.unique_tokens,
+            "tokens_per_second": _rate(rows),
+            "counts": per_token.flat(config.tokens),
+            "device": self.device.device_kind,
+            "notes": self.notes + notes + self.mirror.notes,
+        }
+        if noise := _noise_scale(rows, config):
+            summary["noise_scale_tokens"] = noise
+        if diverged_at is None:
+            windows = validation_windows(self.prepared, seq_len=config.seq_len, val_tokens=config.data.val_tokens)
+            loss, error = validation_loss(self.eval_step, self.state.params, windows, self.shardings)
+            summary |= {"loss": loss, "loss_se": error, "val_tokens": windows.shape[0] * config.seq_len}
+            # Worse than before its first update: no power law describes this run.
+            if not np.isfinite(loss) or loss > rows[0]["loss"] > 0 and config.steps > 1:
+                diverged_at = config.steps
+        if diverged_at is not None:
+            summary |= {"status": "diverged", "diverged_step": diverged_at, "loss": None, "loss_se": None}
+        return summary | clock | {"cpu_seconds": self.clock.read()["cpu_seconds"]}
+
+    def _record_placement(self) -> None:
+        """What it ran on, beside the result: a bitwise claim holds for one placement only."""
+        write_json(
+            self.folder.path / "placement.json",
+            to_dict(self.placement)
+            | {
+                "platform": self.device.platform,
+                "device_kind": self.device.device_kind,
+                "devices": self.shardings.mesh.devices.size,
+                "mesh_shape": dict(self.shardings.mesh.shape),
+                "xla_threads": os.environ.get("NPROC"),
+                "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
+                "data": str(self.prepared.path),
+            },
+        )
+
+
+class Rate:
+    """Tokens per second since the first finished step (compilation left out), and the time left."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._start: tuple[int, float] | None = None
+
+    def report(self, step: int, loss: float | None) -> dict[str, Any]:
+        now = time.monotonic()
+        if self._start is None:
+            self._start = (step, now)
+        first, since = self._start
+        steps_per_second = (step - first) / (now - since) if step > first else None
+        per_step = self._config.batch_size * self._config.seq_len
+        return {
+            "step": step,
+            "steps": self._config.steps,
+            "loss": loss,
+            "tokens_per_second": steps_per_second and steps_per_second * per_step,
+            "seconds_left": steps_per_second and (self._config.steps - step) / steps_per_second,
+        }
+
+
+def _check_batch(config: RunConfig, placement: Placement, shardings: Shardings) -> None:
+    unit = placement.microbatches * shardings.batch_shards
+    if config.batch_size % unit:
+        raise UserError(
+            f"batch_size is {config.batch_size} sequences; give a multiple of {unit} "
+            f"({placement.microbatches} microbatches x {shardings.batch_shards} shards)."
+        )
+
+
+def _tail_mean(rows: list[dict[str, Any]], name: str) -> float | None:
+    """Mean over the last tenth of the run: one step's loss is noise."""
+    tail = [row[name] for row in rows[-max(1, len(rows) // 10) :] if row[name] is not None]
+    return float(np.mean(tail)) if tail else None
+
+
+def _rate(rows: list[dict[str, Any]]) -> float | None:
+    """Tokens per second between the first and the last row, compilation left out."""
+    seconds = rows[-1]["seconds"] - rows[0]["seconds"]
+    return (rows[-1]["tokens"] - rows[0]["tokens"]) / seconds if seconds > 0 else None
+
+
+def _noise_scale(rows: list[dict[str, Any]], config: RunConfig) -> float | None:
+    """Simple noise scale in tokens over the last half of the run (McCandlish et al. 2018, appendix A.1)."""
+    late = [row for row in rows[len(rows) // 2 :] if row.get("grad_signal") is not None]
+    signal = sum(row["grad_signal"] for row in late)
+    noise = sum(row["grad_noise"] for row in late)
+    if not late or signal <= 0:
+        return None
+    return noise / signal * config.batch_size * config.seq_len
+
+
+def _ignore(_: dict[str, Any]) -> None: ...
+
+
+def _never() -> bool:
+    return False
