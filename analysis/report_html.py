@@ -28,7 +28,9 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 
 def section(identity: str, heading: str, *parts: str) -> Html:
-    return Html(f'<section id="{esc(identity)}">\n<h2>{esc(heading)}</h2>\n' + "\n".join(parts) + "\n</section>")
+    return Html(
+        f'<section id="{esc(identity)}">\n<h2>{esc(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
+    )
 
 
 def p(*parts: object, kind: str = "") -> Html:

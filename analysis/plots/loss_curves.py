@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,17 +104,35 @@ def _log_spaced(tokens: np.ndarray) -> np.ndarray:
 
 
 def envelope(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """(C, loss) of finished runs that no run of as little compute beats, in order of C."""
-    ends = sorted((c.final_c, c.final_loss) for c in curves if c.final_loss is not None)
-    best: list[tuple[float, float]] = []
-    for flops, loss in ends:
-        if not best or loss < best[-1][1]:
-            best.append((flops, loss))
-    points = np.array(best, dtype=float).reshape(-1, 2)
+    """(C, loss) corners of the lower convex hull of the final losses in log-log, as far as it falls.
+
+    A hull and not a running minimum: runs of one budget differ by a little compute, and a running
+    minimum would step through all of them.
+    """
+    hull: list[tuple[float, float]] = []
+    for point in sorted(
+        (np.log(c.final_c), np.log(c.final_loss)) for c in curves if c.final_loss is not None
+    ):
+        while len(hull) > 1 and _turn(hull[-2], hull[-1], point) <= 0:
+            hull.pop()
+        if not hull or point[0] > hull[-1][0]:
+            hull.append(point)
+    falling = [p for i, p in enumerate(hull) if i == 0 or p[1] < hull[i - 1][1]]
+    falling = [
+        p for p, after in itertools.zip_longest(falling, falling[1:]) if not after or after[0] > p[0] + 0.05
+    ]
+    points = np.exp(np.array(falling, dtype=float).reshape(-1, 2))
     return points[:, 0], points[:, 1]
 
 
-def loss_curves_figure(curves: Sequence[Curve], stem: Path, *, target: str | None = None, svg: bool = False) -> list[Path]:
+def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    """Positive when the path a -> b -> c turns left, as a lower hull must."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def loss_curves_figure(
+    curves: Sequence[Curve], stem: Path, *, target: str | None = None, svg: bool = False
+) -> list[Path]:
     """Draw `curves`; the run named `target` (the forecast's) is drawn in its own colour.
 
     Writes stem.png, .pdf, .csv (columns series, run, n_params, c_flops, loss); returns the paths.
@@ -127,7 +146,15 @@ def loss_curves_figure(curves: Sequence[Curve], stem: Path, *, target: str | Non
             _draw_curve(axes, curve, colour, curve.run == target)
         flops, loss = envelope([c for c in curves if c.run != target])
         if len(flops) > 1:
-            axes.plot(flops, loss, color=style.BLACK, lw=1.4, ls=(0, (4, 2)), zorder=4, label="envelope of final losses")
+            axes.plot(
+                flops,
+                loss,
+                color=style.BLACK,
+                lw=1.4,
+                ls=(0, (4, 2)),
+                zorder=4,
+                label="envelope of final losses",
+            )
         _limits(axes, curves)
         axes.set_xlabel("training compute C, FLOPs (matmul count)")
         axes.set_ylabel("loss, nats/token")
@@ -142,13 +169,28 @@ def loss_curves_figure(curves: Sequence[Curve], stem: Path, *, target: str | Non
 
 def _draw_curve(axes: Axes, curve: Curve, colour: Any, is_target: bool) -> None:
     dead = curve.status == "diverged"
-    axes.plot(curve.c, curve.loss, color=colour, lw=1.6 if is_target else 1.0, alpha=0.95 if is_target else 0.75,
-              ls=":" if dead else "-", zorder=3 if is_target else 2)
+    axes.plot(
+        curve.c,
+        curve.loss,
+        color=colour,
+        lw=1.6 if is_target else 1.0,
+        alpha=0.95 if is_target else 0.75,
+        ls=":" if dead else "-",
+        zorder=3 if is_target else 2,
+    )
     if dead and len(curve.c):
         axes.plot(curve.c[-1], curve.loss[-1], "x", color=colour, ms=6, mew=1.6, zorder=5)
     if curve.final_loss is not None:
-        axes.plot(curve.final_c, curve.final_loss, "*" if is_target else "o", ms=11 if is_target else 4.2,
-                  color=colour, mec="white", mew=0.6, zorder=6)
+        axes.plot(
+            curve.final_c,
+            curve.final_loss,
+            "*" if is_target else "o",
+            ms=11 if is_target else 4.2,
+            color=colour,
+            mec="white",
+            mew=0.6,
+            zorder=6,
+        )
 
 
 def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -185,13 +227,33 @@ def _numbers(curves: Sequence[Curve], target: str | None) -> pd.DataFrame:
     parts = []
     for curve in curves:
         seen = np.isfinite(curve.loss)
-        parts.append(pd.DataFrame({"series": "training loss", "run": curve.run, "n_params": curve.n,
-                                   "c_flops": curve.c[seen], "loss": curve.loss[seen]}))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "series": "training loss",
+                    "run": curve.run,
+                    "n_params": curve.n,
+                    "c_flops": curve.c[seen],
+                    "loss": curve.loss[seen],
+                }
+            )
+        )
     for curve in curves:
         if curve.final_loss is not None:
             series = "target, final validation loss" if curve.run == target else "final validation loss"
-            parts.append(pd.DataFrame({"series": series, "run": curve.run, "n_params": curve.n,
-                                       "c_flops": [curve.final_c], "loss": [curve.final_loss]}))
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "series": series,
+                        "run": curve.run,
+                        "n_params": curve.n,
+                        "c_flops": [curve.final_c],
+                        "loss": [curve.final_loss],
+                    }
+                )
+            )
     flops, loss = envelope([c for c in curves if c.run != target])
-    parts.append(pd.DataFrame({"series": "envelope", "run": "", "n_params": np.nan, "c_flops": flops, "loss": loss}))
+    parts.append(
+        pd.DataFrame({"series": "envelope", "run": "", "n_params": np.nan, "c_flops": flops, "loss": loss})
+    )
     return pd.concat([p for p in parts if len(p)], ignore_index=True)

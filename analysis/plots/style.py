@@ -91,7 +91,11 @@ def save(drawing: Figure, stem: Path, numbers: pd.DataFrame, svg: bool = False) 
     Returns the paths, PNG first.
     """
     # Constrained layout is settled once, on the first draw; the later formats reuse it.
-    undated: dict[str, dict[str, Any]] = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    undated: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None},
+        "svg": {"Date": None},
+    }
     written = []
     for suffix in ("png", "pdf", "svg") if svg else ("png", "pdf"):
         path = stem.with_name(f"{stem.name}.{suffix}")
@@ -213,7 +217,7 @@ def _significant(value: float, digits: int) -> str:
 def _plain(ticks: Sequence[float]) -> list[str]:
     """All with as many decimals as the one that needs most: 2.0 beside 2.2."""
     decimals = max((len(f"{t:.6g}".partition(".")[2]) for t in ticks), default=0)
-    return [f"{t:.{decimals}f}" for t in ticks]
+    return [f"{t:.{decimals}f}".replace("-", "\N{MINUS SIGN}") for t in ticks]
 
 
 def padded(values: Any, factor: float = 1.25) -> tuple[float, float]:

@@ -27,12 +27,22 @@ def true_loss(n: float, tokens: float) -> float:
 def config(width: int, tokens: float, seed: int = 0) -> RunConfig:
     heads = max(1, width // 16)
     model = ModelConfig(
-        n_layers=max(1, width // 32), d_model=width, n_heads=heads, n_kv_heads=heads, d_head=16, d_ff=8 * (width // 3)
+        n_layers=max(1, width // 32),
+        d_model=width,
+        n_heads=heads,
+        n_kv_heads=heads,
+        d_head=16,
+        d_ff=8 * (width // 3),
     )
     batch = max(1, round(2048 * (tokens / 1e6) ** 0.5 / SEQ))
     return RunConfig(
-        model=model, data=DATA, optimizer=OptimizerConfig(lr=0.01 * (width / 64) ** -0.5), seq_len=SEQ,
-        batch_size=batch, steps=max(4, round(tokens / (batch * SEQ))), seed=seed,
+        model=model,
+        data=DATA,
+        optimizer=OptimizerConfig(lr=0.01 * (width / 64) ** -0.5),
+        seq_len=SEQ,
+        batch_size=batch,
+        steps=max(4, round(tokens / (batch * SEQ))),
+        seed=seed,
     )
 
 
@@ -48,7 +58,9 @@ def grid() -> list[RunConfig]:
     """30 runs: six widths around the optimum of each of five budgets."""
     runs = []
     for flops in BUDGETS:
-        choices = [config(w, flops / counts(config(w, 1e5).model, SEQ).flops_per_token["matmul"]) for w in WIDTHS]
+        choices = [
+            config(w, flops / counts(config(w, 1e5).model, SEQ).flops_per_token["matmul"]) for w in WIDTHS
+        ]
         best = int(np.argmin([true_loss(n_of(r), r.tokens) for r in choices]))
         first = min(max(0, best - 3), len(choices) - 6)
         runs += choices[first : first + 6]
@@ -57,7 +69,10 @@ def grid() -> list[RunConfig]:
 
 def target_run(multiple: float = 10.0) -> RunConfig:
     flops = multiple * max(BUDGETS)
-    choices = [config(w, flops / counts(config(w, 1e5).model, SEQ).flops_per_token["matmul"]) for w in (48, 64, 80, 96, 112, 128, 160, 192, 224)]
+    choices = [
+        config(w, flops / counts(config(w, 1e5).model, SEQ).flops_per_token["matmul"])
+        for w in (48, 64, 80, 96, 112, 128, 160, 192, 224)
+    ]
     return min(choices, key=lambda r: true_loss(n_of(r), r.tokens))
 
 
@@ -75,13 +90,33 @@ def write_run(root: Path, run: RunConfig, noise: float, status: str = "done", ro
         loss = min(5.55, true_loss(n, tokens) * 1.06 ** (1 - step / run.steps)) * np.exp(rng.normal(0, 0.012))
         if status == "diverged":
             loss = loss + 3 * (step / last) ** 20
-        lines.append({"step": int(step), "tokens": tokens, "loss": float(loss), "lr": 1e-2, "grad_norm": 1.0,
-                      "seconds": step * 0.01})
+        lines.append(
+            {
+                "step": int(step),
+                "tokens": tokens,
+                "loss": float(loss),
+                "lr": 1e-2,
+                "grad_norm": 1.0,
+                "seconds": step * 0.01,
+            }
+        )
     write_whole(folder.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
-    summary = {"loss": float(final) if status == "done" else None, "loss_se": 0.003 if status == "done" else None,
-               "val_tokens": 262144, "train_loss": lines[-1]["loss"], "steps": run.steps, "tokens": run.tokens,
-               "seconds": run.steps * 0.01, "cpu_seconds": run.steps * 0.01, "tokens_per_second": 1e5, "device": "cpu",
-               "unique_tokens": 12_000_000, "epochs": run.tokens / 12e6, "counts": count.flat(run.tokens), "notes": []}
+    summary = {
+        "loss": float(final) if status == "done" else None,
+        "loss_se": 0.003 if status == "done" else None,
+        "val_tokens": 262144,
+        "train_loss": lines[-1]["loss"],
+        "steps": run.steps,
+        "tokens": run.tokens,
+        "seconds": run.steps * 0.01,
+        "cpu_seconds": run.steps * 0.01,
+        "tokens_per_second": 1e5,
+        "device": "cpu",
+        "unique_tokens": 12_000_000,
+        "epochs": run.tokens / 12e6,
+        "counts": count.flat(run.tokens),
+        "notes": [],
+    }
     if status == "diverged":
         summary |= {"diverged_step": int(last)}
     if status == "failed":
@@ -102,8 +137,14 @@ def write_study(root: Path, noise: float = 0.005, target: bool = True, seed: int
     write_run(root, bad[1], 0.0, "failed")
     if target:
         write_run(root, target_run(), 0.002)
-    write_json(root / "sweep.json", {
-        "name": root.name, "question": "How large a model, on how many tokens?", "design": {"kind": "isoflop"},
-        "runs": [to_dict(r) for r in [*runs, *bad]], "refused": [],
-    })
+    write_json(
+        root / "sweep.json",
+        {
+            "name": root.name,
+            "question": "How large a model, on how many tokens?",
+            "design": {"kind": "isoflop"},
+            "runs": [to_dict(r) for r in [*runs, *bad]],
+            "refused": [],
+        },
+    )
     return root

@@ -1,0 +1,176 @@
+"""Compute-optimal parameters and tokens against compute, by every approach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis.plots import style
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "parametric": {"color": style.BLUE, "ls": "-", "lw": 2.0, "marker": ""},
+    "isoflop": {"color": style.VERMILION, "ls": "--", "lw": 1.4, "marker": "D"},
+    "envelope": {"color": style.GREEN, "ls": "-.", "lw": 1.4, "marker": "o"},
+}
+NAMES = {
+    "envelope": "approach 1: envelope",
+    "isoflop": "approach 2: isoFLOP minima",
+    "parametric": "approach 3: fitted surface",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One approach's answer along `c` (FLOPs): `n` parameters, `d` tokens; bands are (lower, upper)."""
+
+    approach: Literal["envelope", "isoflop", "parametric"]
+    c: np.ndarray
+    n: np.ndarray
+    d: np.ndarray
+    n_band: tuple[np.ndarray, np.ndarray] | None = None
+    d_band: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """One measured optimum: an isoFLOP minimum or an envelope point."""
+
+    approach: Literal["envelope", "isoflop"]
+    c: float
+    n: float
+    d: float
+    n_interval: tuple[float, float] | None = None
+    d_interval: tuple[float, float] | None = None
+
+
+def optimum_figure(
+    lines: Sequence[Line],
+    points: Sequence[Optimum],
+    stem: Path,
+    *,
+    target: float | None = None,
+    n_name: str = "total",
+    c_name: str = "matmul",
+    svg: bool = False,
+) -> list[Path]:
+    """Two panels, N*(C) and D*(C), each approach with its points; `target` FLOPs is marked.
+
+    Writes stem.png, .pdf, .csv (columns series, approach, c_flops, n_params, n_lower, n_upper, d_tokens, ...).
+    """
+    with style.styled():
+        drawing = style.figure(3.5)
+        left, right = drawing.subplots(1, 2)
+        for axes, quantity in ((left, "n"), (right, "d")):
+            for line in sorted(lines, key=lambda x: NAMES[x.approach]):
+                _draw_line(axes, line, quantity)
+            for point in points:
+                _draw_point(axes, point, quantity)
+            _frame(axes, lines, points, quantity, target)
+        left.set_title("compute-optimal parameters N*")
+        right.set_title("compute-optimal tokens D*")
+        left.set_ylabel(f"parameters ({n_name})")
+        right.set_ylabel("tokens")
+        drawing.supxlabel(f"training compute C, FLOPs ({c_name} count)", fontsize=9)
+        handles, names = left.get_legend_handles_labels()
+        drawing.legend(handles, names, loc="outside upper left", ncols=3, columnspacing=1.4)
+        return style.save(drawing, stem, _numbers(lines, points), svg)
+
+
+def _draw_line(axes: Axes, line: Line, quantity: str) -> None:
+    look = LOOKS[line.approach]
+    values, band = (line.n, line.n_band) if quantity == "n" else (line.d, line.d_band)
+    if band is not None:
+        axes.fill_between(line.c, band[0], band[1], color=look["color"], alpha=0.16, lw=0)
+    axes.plot(line.c, values, color=look["color"], ls=look["ls"], lw=look["lw"], label=NAMES[line.approach])
+
+
+def _draw_point(axes: Axes, point: Optimum, quantity: str) -> None:
+    look = LOOKS[point.approach]
+    value, interval = (point.n, point.n_interval) if quantity == "n" else (point.d, point.d_interval)
+    if interval:
+        axes.plot([point.c] * 2, interval, color=look["color"], lw=1.6, alpha=0.8, zorder=3)
+    axes.plot(
+        point.c,
+        value,
+        look["marker"],
+        color=look["color"],
+        ms=5 if point.approach == "isoflop" else 3.5,
+        mec="white",
+        mew=0.6,
+        zorder=4,
+    )
+
+
+def _frame(
+    axes: Axes, lines: Sequence[Line], points: Sequence[Optimum], quantity: str, target: float | None
+) -> None:
+    flops = np.concatenate([x.c for x in lines] + [[p.c for p in points]])
+    heights = [x.n if quantity == "n" else x.d for x in lines]
+    heights.append(np.array([p.n if quantity == "n" else p.d for p in points]))
+    low, high = style.padded(flops)
+    style.log_axis(axes.xaxis, low, high, "flops", 5)
+    style.log_axis(
+        axes.yaxis, *style.padded(np.concatenate(heights), 1.5), "params" if quantity == "n" else "tokens", 6
+    )
+    if target and low < target < high:
+        axes.axvline(target, color=style.GREY, lw=0.9, ls=":")
+        axes.annotate(
+            "target",
+            (target, 0.02),
+            xycoords=("data", "axes fraction"),
+            ha="right",
+            va="bottom",
+            rotation=90,
+            fontsize=8,
+            color=style.GREY,
+        )
+
+
+def _numbers(lines: Sequence[Line], points: Sequence[Optimum]) -> pd.DataFrame:
+    parts = []
+    for p in points:
+        n_lo, n_hi = p.n_interval or (None, None)
+        d_lo, d_hi = p.d_interval or (None, None)
+        parts.append(
+            pd.DataFrame(
+                [
+                    {
+                        "series": "point",
+                        "approach": p.approach,
+                        "c_flops": p.c,
+                        "n_params": p.n,
+                        "n_lower": n_lo,
+                        "n_upper": n_hi,
+                        "d_tokens": p.d,
+                        "d_lower": d_lo,
+                        "d_upper": d_hi,
+                    }
+                ]
+            )
+        )
+    for x in lines:
+        none = np.full(len(x.c), np.nan)
+        n_lo, n_hi = x.n_band or (none, none)
+        d_lo, d_hi = x.d_band or (none, none)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "series": "line",
+                    "approach": x.approach,
+                    "c_flops": x.c,
+                    "n_params": x.n,
+                    "n_lower": n_lo,
+                    "n_upper": n_hi,
+                    "d_tokens": x.d,
+                    "d_lower": d_lo,
+                    "d_upper": d_hi,
+                }
+            )
+        )
+    return pd.concat([p.astype({c: float for c in p.columns[2:]}) for p in parts], ignore_index=True)
