@@ -37,7 +37,11 @@ def _environment() -> None:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "xla")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-    os.environ["WANDB_MODE"] = "disabled"  # a test that wants wandb says so
+    # wandb: nothing of the user's, neither key nor cache, and off where a test does not ask for it.
+    os.environ["WANDB_MODE"] = "disabled"
+    os.environ["NETRC"] = str(CACHE / "netrc")
+    for kind in ("CACHE", "CONFIG", "DATA"):
+        os.environ[f"WANDB_{kind}_DIR"] = str(CACHE / "wandb")
     if _accelerator() is None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         # One XLA thread: the same step differs in its last bits between one and two threads, and
