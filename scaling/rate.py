@@ -36,7 +36,7 @@ REACH = 2.0  # how far outside the measured FLOPs a step a kept measurement stil
 class Rates:
     """Measured (FLOPs a step, seconds a step), ascending; `source` says of what machine and when.
 
-    FLOPs in the `matmul` convention. `compile_seconds`: the first step of a new shape, nothing cached.
+    FLOPs in the `matmul` convention. `compile_seconds`: the first step of a new shape, on average, nothing cached.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -72,24 +72,28 @@ def measure(config: RunConfig, placement: Placement, seconds: float = SECONDS) -
     from scaling.step import compiled_train_step, init_state, make_forward
 
     shardings = make_shardings(placement)
-    forward = make_forward(config.model, placement, shardings.mesh.devices.flat[0].platform)
+    device_platform = shardings.mesh.devices.flat[0].platform
+    forward = make_forward(config.model, placement, device_platform)
     state = init_state(config, shardings)
     micro = placement.microbatches
     shape = (micro, config.batch_size // micro, config.seq_len + 1)
     tokens = np.random.default_rng(0).integers(0, config.model.vocab_size, shape, np.uint8)
     step = compiled_train_step(forward, config.model, shardings)
     h = hyper(config.optimizer, config.optimizer.lr)
-    began = time.perf_counter()
+    # One thread's CPU time is its wall time on a machine of its own: what others run now is left out.
+    alone = device_platform == "cpu" and placement.threads == 1
+    clock = time.process_time if alone else time.perf_counter
+    began = clock()
     state, metrics = step(state, tokens, h)
     jax.block_until_ready(metrics)
-    compiled = time.perf_counter() - began
-    began, done = time.perf_counter(), 0
-    while done < 3 or time.perf_counter() - began < seconds:
+    compiled = clock() - began
+    until, began, done = time.perf_counter() + seconds, clock(), 0
+    while done < 3 or time.perf_counter() < until:
         state, following = step(state, tokens, h)
         jax.block_until_ready(metrics)  # as the training loop: one step ahead of what is read
         metrics, done = following, done + 1
     jax.block_until_ready(metrics)
-    return (time.perf_counter() - began) / done, compiled
+    return (clock() - began) / done, compiled
 
 
 def shapes_to_measure(runs: Sequence[RunConfig], count: int = 3) -> list[RunConfig]:
@@ -136,7 +140,7 @@ def measure_all(
     points = sorted(zip((flops_per_step(run) for run in runs), steps_R.tolist(), strict=True))
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     source = f"measured on {platform.node()}, {len(processes)} at once, {when}"
-    return Rates(tuple(points), float(compile_R.max()), source)
+    return Rates(tuple(points), float(compile_R.mean()), source)
 
 
 def _answer(process: subprocess.Popen[str]) -> list[list[float]]:

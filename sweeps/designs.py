@@ -68,7 +68,9 @@ def isoflop(
         else:
             sizes_of[budget] = list(widths or centred_widths(budget, recipe, centre, count, spread))
     wanted = [
-        _Cell(f"{budget:.3g}-d{width}", width, budget / recipe.flops_per_token(recipe.model(width)), budget)
+        _Cell(
+            f"{_short(budget)}-d{width}", width, budget / recipe.flops_per_token(recipe.model(width)), budget
+        )
         for budget, sizes in sizes_of.items()
         for width in sizes
     ]
@@ -77,7 +79,7 @@ def isoflop(
     for budget in sizes_of:
         kept = [run.model.d_model for run, cell in zip(runs, cells, strict=True) if cell["budget"] == budget]
         if not kept:
-            reasons = _reasons(r for r in refused if r.label.startswith(f"{budget:.3g}-"))
+            reasons = _reasons(r for r in refused if r.label.startswith(f"{_short(budget)}-"))
             raise UserError(f"no cell can meet a budget of {budget:.3g} FLOPs ({reasons}); change it.")
         profiles.append(
             {
@@ -101,7 +103,7 @@ def n_by_d(
 ) -> Sweep:
     """Every width on every horizon (training tokens). Raises UserError when no cell is left."""
     wanted = [
-        _Cell(f"d{width}-{horizon:.3g}", int(width), horizon, None)
+        _Cell(f"d{width}-{_short(horizon)}", int(width), horizon, None)
         for horizon in _ascending("tokens", tokens)
         for width in _ascending("width", widths)
     ]
@@ -122,8 +124,7 @@ def cut(label: str, width: int, tokens: float, setting: Setting) -> RunConfig | 
     recipe, limits = setting.recipe, setting.limits
     epochs = tokens / setting.unique_tokens
     if epochs > limits.epochs:
-        reason = f"needs {tokens:.4g} tokens, {epochs:.2f} epochs of the text: {limits.epochs:g} allowed"
-        return Refusal(label, reason)
+        return Refusal(label, f"needs {epochs:.3g} epochs of the text, {limits.epochs:g} allowed")
     run = recipe.run(recipe.model(width), setting.data, tokens, setting.seed)
     sequences = tokens / run.seq_len
     for batch in _batches(run.batch_size, limits.batch_slack):
@@ -133,10 +134,10 @@ def cut(label: str, width: int, tokens: float, setting: Setting) -> RunConfig | 
     steps = max(1, round(sequences / run.batch_size))
     if steps < limits.min_steps:
         return Refusal(
-            label, f"is {steps} steps of {run.batch_size} sequences: {limits.min_steps} are the least"
+            label, f"{steps} steps of {run.batch_size} sequences, at least {limits.min_steps} wanted"
         )
     off = abs(run.batch_size * steps / sequences - 1)
-    return Refusal(label, f"whole steps miss its FLOPs by {off:.1%}: {limits.tolerance:.1%} allowed")
+    return Refusal(label, f"whole steps miss its FLOPs by {off:.1%}, {limits.tolerance:.1%} allowed")
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,13 @@ def _batches(batch: int, slack: float) -> list[int]:
     return sorted(range(max(1, batch - reach), batch + reach + 1), key=lambda size: (abs(size - batch), size))
 
 
+def _short(value: float) -> str:
+    """2.2e11 as `2.2e11`: part of a name, so no plus sign and no spare zero."""
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+
+
 def _reasons(refused: Iterable[Refusal]) -> str:
-    return "; ".join(f"{refusal.label} {refusal.reason}" for refusal in refused)
+    return "; ".join(f"{refusal.label}: {refusal.reason}" for refusal in refused)
 
 
 def _ascending(what: str, values: Sequence[float]) -> list[Any]:

@@ -156,4 +156,4 @@ def at_edge(budget: float, recipe: Recipe, centre: Prior | float, widths: Sequen
     The minimum of such a profile is at its edge: it bounds the optimum and does not measure it.
     """
     sizes = [counts(recipe.model(width), recipe.seq_len).n["total"] for width in widths]
-    return not min(sizes) < centre_n(budget, recipe, centre) < max(sizes)
+    return not min(sizes) * 1.01 < centre_n(budget, recipe, centre) < max(sizes) / 1.01

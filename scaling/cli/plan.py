@@ -40,9 +40,9 @@ def plan(
         int | None, typer.Option(help="Worker processes; by default one for each core or accelerator.")
     ] = None,
     measure: Annotated[
-        bool,
-        typer.Option(help="Time a few steps, 15 s or so, if this machine's rate is not known."),
-    ] = True,
+        bool | None,
+        typer.Option(help="Time a few steps now (15 s or so), or never; by default once for each machine."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the sweep here as JSON, to read, edit, compare or launch.")
     ] = None,
@@ -86,7 +86,7 @@ def plan(
 
 
 def _rates(
-    configs: tuple[RunConfig, ...], measure: bool, workers: int | None, runs: Path
+    configs: tuple[RunConfig, ...], measure: bool | None, workers: int | None, runs: Path
 ) -> tuple[int, Rates | None]:
     """Number of workers, and this machine's rates: kept, or measured now, or read off finished runs."""
     from launch.devices import worker_environments
@@ -105,17 +105,17 @@ def _rates(
     environments = worker_environments(placement, workers)
     path = rates_path(cache_folder(), placement, len(environments))
     kept = read_rates(path)
-    if kept and kept.covers(configs):
+    if kept and kept.covers(configs) and not measure:
         return len(environments), kept
-    if measure:
+    if measure is not False:
         note("timing a few steps of three shapes; kept for the next plan")
         try:
-            rates = measure_all(shapes_to_measure(configs), placement, environments)
-            write_rates(path, rates)
-            return len(environments), rates
+            measured = measure_all(shapes_to_measure(configs), placement, environments)
+            write_rates(path, measured)
+            return len(environments), measured
         except RuntimeError as error:
             note(f"this machine's rate could not be measured ({error})")
     rates = kept or rates_of_runs(runs)
     if rates is None:
-        note("no price in time: no rate is known here; leave out --no-measure to time a few steps")
+        note("no price in time: no rate is known here; plan without --no-measure times a few steps")
     return len(environments), rates

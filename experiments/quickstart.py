@@ -1,0 +1,63 @@
+"""Can runs of seconds on a laptop forecast one of minutes, ten times their compute away?
+
+IsoFLOP profiles of byte-level decoders over more than a decade and a half of compute, on the
+embedded text or on yours; the laws fitted to them forecast the loss of one run at TARGET.
+
+    scaling plan quickstart          # what it would train, what it costs, how sharp it would be
+    scaling launch quickstart
+    scaling quickstart               # launch, fit, forecast, train the target, verify, report
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scaling.data.text import text_info
+from scaling.errors import UserError
+from scaling.recipes import RECIPES
+from sweeps.designs import Setting, isoflop
+from sweeps.prior import Prior
+from sweeps.sweep import Sweep
+
+QUESTION = "Which model size and loss does a larger budget give, and how well do small runs forecast it?"
+RECIPE = "small"
+BUDGETS = (6e9, 1.5e10, 3.6e10, 9e10, 2.2e11)  # training FLOPs, matmul
+SIZES = 6  # model sizes at each budget
+SPREAD = 12.0  # largest over smallest N of a profile
+TARGET = 2.3e12  # training FLOPs of the held-out run
+TARGET_RATIO = 10.0  # how far beyond the grid a forecast must reach to be one
+VAL_TOKENS = 262_144
+
+# Where the cells lie and what interval `plan` prints; nothing fitted or forecast reads it.
+PRIOR = Prior(
+    A=16.0,
+    B=60.0,
+    E=1.0,
+    alpha=0.32,
+    beta=0.34,
+    source="round numbers for English bytes: exponents near Hoffmann et al. 2022, no run behind them",
+)
+
+
+def sweep(seed: int = 0, data: str | Path | None = None, target: float | None = None) -> Sweep:
+    """The grid. `data`: a folder made by `scaling data prepare`; None is the embedded text.
+
+    `target` in FLOPs only names what the grid is for; the runs do not depend on it.
+    Raises UserError when the target is too near or the text too short.
+    """
+    text = text_info(data)
+    setting = Setting(RECIPES[RECIPE], text.config(VAL_TOKENS), text.train_tokens, seed)
+    extra = {"target": target_check(target)}
+    return isoflop("quickstart", QUESTION, setting, BUDGETS, PRIOR, count=SIZES, spread=SPREAD, extra=extra)
+
+
+def target_check(target: float | None) -> float:
+    """`target` in FLOPs, or TARGET. Raises UserError below `TARGET_RATIO` times the largest budget."""
+    target = TARGET if target is None else target
+    least = TARGET_RATIO * max(BUDGETS)
+    if not target >= least:
+        raise UserError(
+            f"target {target:.4g} FLOPs is less than {TARGET_RATIO:g} times the grid's largest budget; "
+            f"give at least {least:.4g}."
+        )
+    return float(target)

@@ -1,0 +1,196 @@
+"""What a sweep is and costs, before anything runs: its cells, its totals, its price on one machine."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from scaling.accounting import counts
+from scaling.config import RunConfig
+from scaling.errors import UserError
+from scaling.rate import Rates, flops_per_step
+from scaling.recipes import RECIPES, Recipe
+from sweeps.designs import Limits, Setting, cut
+from sweeps.prior import Prior, centre_n, family
+from sweeps.simulate import NOISE, PARAMETERS, simulate
+from sweeps.sweep import Refusal, Sweep
+
+FORWARD_SHARE = 1 / 3  # of a training step's FLOPs: what a validation token costs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a plan. `n` is `total`, `flops` is `matmul`, `batch_tokens` and `tokens` are tokens.
+
+    `budget` is what the cell was cut for and `seconds` its price on one worker; None where unknown.
+    """
+
+    label: str
+    run_id: str
+    d_model: int
+    n_layers: int
+    n: int
+    tokens: int
+    tokens_per_parameter: float
+    batch_tokens: int
+    steps: int
+    lr: float
+    flops: float
+    budget: float | None
+    epochs: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Price:
+    """Time for a sweep on this machine, in seconds; `wall_seconds` has the longest runs started first.
+
+    `worker_seconds` is summed over workers; of it `compile_seconds` go to shapes that no cache
+    holds, and `validation_seconds` to the final losses.
+    """
+
+    worker_seconds: float
+    compile_seconds: float
+    validation_seconds: float
+    wall_seconds: float
+    workers: int
+    source: str
+
+
+def cell(
+    label: str,
+    run: RunConfig,
+    unique_tokens: float | None,
+    budget: float | None = None,
+    step_seconds: Callable[[float], float] | None = None,
+) -> Cell:
+    counted = counts(run.model, run.seq_len)
+    return Cell(
+        label=label,
+        run_id=run.run_id,
+        d_model=run.model.d_model,
+        n_layers=run.model.n_layers,
+        n=counted.n["total"],
+        tokens=run.tokens,
+        tokens_per_parameter=run.tokens / counted.n["total"],
+        batch_tokens=run.batch_size * run.seq_len,
+        steps=run.steps,
+        lr=run.optimizer.lr,
+        flops=counted.flops_per_token["matmul"] * run.tokens,
+        budget=budget,
+        epochs=run.tokens / unique_tokens if unique_tokens else None,
+        seconds=run_seconds(run, step_seconds) if step_seconds else None,
+    )
+
+
+def cells(sweep: Sweep, step_seconds: Callable[[float], float] | None = None) -> list[Cell]:
+    """Every run of a sweep in its order; `step_seconds` maps FLOPs a step to seconds."""
+    unique = sweep.design.get("unique_tokens")
+    named = zip(sweep.labels(), sweep.runs, sweep.budgets(), strict=True)
+    return [cell(label, run, unique, budget, step_seconds) for label, run, budget in named]
+
+
+def run_seconds(run: RunConfig, step_seconds: Callable[[float], float]) -> float:
+    """Training and the final validation of one run on one worker, compilation left out."""
+    return step_seconds(flops_per_step(run)) * run.steps + validation_seconds(run, step_seconds)
+
+
+def validation_seconds(run: RunConfig, step_seconds: Callable[[float], float]) -> float:
+    """The final validation of one run: forward passes over its fixed validation tokens."""
+    steps = run.data.val_tokens / (run.batch_size * run.seq_len)
+    return step_seconds(flops_per_step(run)) * steps * FORWARD_SHARE
+
+
+def price(runs: Sequence[RunConfig], rates: Rates, workers: int) -> Price:
+    """Time of `runs` on `workers` workers, the longest first; each shape is compiled once."""
+    seconds = sorted((run_seconds(run, rates.step_seconds) for run in runs), reverse=True)
+    compiling = rates.compile_seconds * len({(run.model, run.batch_size, run.seq_len) for run in runs})
+    free_at = [0.0] * workers
+    for duration in seconds:
+        heapq.heapreplace(free_at, free_at[0] + duration)
+    wall = max(free_at) + compiling / workers
+    validating = sum(validation_seconds(run, rates.step_seconds) for run in runs)
+    return Price(sum(seconds) + compiling, compiling, validating, wall, workers, rates.source)
+
+
+def recipe_of(sweep: Sweep) -> Recipe | None:
+    """The recipe that a design names; None for a sweep made without one."""
+    return RECIPES.get(str(sweep.design.get("recipe")))
+
+
+def prior_of(sweep: Sweep) -> Prior | None:
+    """The prior that a design was centred on, or carries for its simulation."""
+    stored = sweep.design.get("prior")
+    return Prior(**stored) if stored else None
+
+
+def target_run(sweep: Sweep, prior: Prior, recipe: Recipe, target: float) -> RunConfig:
+    """The run that the prior would make at `target` FLOPs: the width nearest to its optimum.
+
+    Raises UserError when the target cannot be met, for instance for want of text.
+    """
+    models = family(recipe)
+    nearest = np.abs(np.log(models.n_W / centre_n(target, recipe, prior))).argmin()
+    width = models.widths[int(nearest)]
+    setting = Setting(
+        recipe,
+        sweep.runs[0].data,
+        int(sweep.design.get("unique_tokens") or 2**62),
+        int(sweep.design.get("seed", 0)),
+        Limits(epochs=float(sweep.design.get("epochs", 1.0))),
+    )
+    run = cut(f"target-d{width}", width, target / recipe.flops_per_token(recipe.model(width)), setting)
+    if isinstance(run, Refusal):
+        raise UserError(f"target {target:.3g} FLOPs: {run.label} {run.reason}; choose a smaller target.")
+    return run
+
+
+def totals(planned: Sequence[Cell]) -> dict[str, Any]:
+    """Runs, FLOPs (`matmul`) and tokens of all cells, and the span of their budgets in decades."""
+    flops = [one.flops for one in planned]
+    return {
+        "runs": len(planned),
+        "flops": sum(flops),
+        "tokens": sum(one.tokens for one in planned),
+        "largest_flops": max(flops),
+        "decades": float(np.log10(max(flops) / min(flops))),
+    }
+
+
+def report(
+    sweep: Sweep,
+    target: float | None = None,
+    prior: Prior | None = None,
+    noise: float = NOISE,
+    rates: Rates | None = None,
+    workers: int = 1,
+) -> dict[str, Any]:
+    """The whole plan as plain JSON data.
+
+    `price` is None without rates; `target` without a target budget, a prior and a recipe;
+    `intervals` also when the runs are too few for the law.
+    """
+    recipe = recipe_of(sweep)
+    step_seconds = rates.step_seconds if rates else None
+    planned = cells(sweep, step_seconds)
+    plan: dict[str, Any] = {
+        "name": sweep.name,
+        "question": sweep.question,
+        "design": {key: value for key, value in sweep.design.items() if key != "cells"},
+        "cells": [asdict(one) for one in planned],
+        "refused": [asdict(refusal) for refusal in sweep.refused],
+        "totals": totals(planned),
+        "price": asdict(price(sweep.runs, rates, workers)) if rates else None,
+        "target": None,
+        "intervals": None,
+    }
+    if target and prior and recipe:
+        run = target_run(sweep, prior, recipe, target)
+        plan["target"] = asdict(cell("target", run, sweep.design.get("unique_tokens"), target, step_seconds))
+        if len(sweep.runs) > PARAMETERS:
+            plan["intervals"] = simulate(sweep.runs, prior, recipe, target, noise).to_json()
+    return plan

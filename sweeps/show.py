@@ -1,0 +1,105 @@
+"""A plan as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = (
+    ("cell", "label", "{}"),
+    ("run", "run_id", "{}"),
+    ("width", "d_model", "{}"),
+    ("layers", "n_layers", "{}"),
+    ("N", "n", "{:,}"),
+    ("D", "tokens", "{:,}"),
+    ("D/N", "tokens_per_parameter", "{:.3g}"),
+    ("batch", "batch_tokens", "{:,}"),
+    ("steps", "steps", "{:,}"),
+    ("lr", "lr", "{:.3g}"),
+    ("C", "flops", "{:.4g}"),
+    ("epochs", "epochs", "{:.2g}"),
+    ("time", "seconds", "{:.0f} s"),
+)
+DROPPED_FIRST = ("run", "layers", "epochs", "batch", "lr", "C")
+QUANTITIES = {
+    "a": ("exponent a of N* ~ C^a", "{:.3f}"),
+    "n_star": ("N* at the target", "{:,.0f}"),
+    "loss": ("loss at the target", "{:.3f}"),
+}
+
+
+def show(plan: dict[str, Any], console: Console | None = None) -> None:
+    """Print what `sweeps.plan.report` returned."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 1000  # a pipe has no edge
+    console.print(f"{plan['name']}: {plan['question']}")
+    console.print(_table(plan["cells"], console.width))
+    console.print("N: parameters, total; D and batch: tokens; C: training FLOPs, matmul; time: one worker.")
+    for refusal in plan["refused"]:
+        console.print(f"refused {refusal['label']}: {refusal['reason']}")
+    for profile in plan["design"].get("profiles", []):
+        if profile["at_edge"]:
+            console.print(
+                f"at the edge: budget {profile['budget']:.3g} has its expected optimum, "
+                f"{profile['expected_n']:,.0f} parameters, at the end of its sizes and will only bound it"
+            )
+    console.print(_summary(plan))
+
+
+def _table(cells: list[dict[str, Any]], width: int) -> Table:
+    """Whole columns only: the least needed go first where the terminal is narrow."""
+    columns = [column for column in COLUMNS if any(cell[column[1]] is not None for cell in cells)]
+    text = {title: [_text(cell[key], form) for cell in cells] for title, key, form in columns}
+    for title in DROPPED_FIRST:
+        if sum(max(map(len, [name, *column])) + 2 for name, column in text.items()) > width:
+            text.pop(title, None)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in text:
+        table.add_column(title, justify="left" if title in ("cell", "run") else "right", no_wrap=True)
+    for row in zip(*text.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _text(value: Any, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _summary(plan: dict[str, Any]) -> str:
+    totals, price, target, intervals = (plan[key] for key in ("totals", "price", "target", "intervals"))
+    lines = [
+        f"total    {totals['runs']} runs, {totals['flops']:.3g} FLOPs over {totals['decades']:.2g} decades, "
+        f"{totals['tokens']:,} tokens"
+    ]
+    if price:
+        lines.append(
+            f"price    {_clock(price['wall_seconds'])} on {price['workers']} workers, "
+            f"{price['worker_seconds']:,.0f} worker seconds: {price['compile_seconds']:,.0f} to compile "
+            f"what no cache holds, {price['validation_seconds']:,.0f} to validate (rate {price['source']})"
+        )
+    if target:
+        time = f", {_clock(target['seconds'])} on one worker" if target["seconds"] else ""
+        ratio = target["flops"] / totals["largest_flops"]
+        lines.append(
+            f"target   {target['flops']:.3g} FLOPs, {ratio:.3g} times the "
+            f"largest run: width {target['d_model']}, N {target['n']:,}, D {target['tokens']:,}, "
+            f"{target['steps']:,} steps{time}"
+        )
+    if intervals:
+        lines.append(
+            f"expected 90% intervals if the prior were true and each loss off by {intervals['noise']:.2%} "
+            f"({intervals['grids']} simulated grids)"
+        )
+        for key, (title, form) in QUANTITIES.items():
+            one = intervals["intervals"][key]
+            low, high, truth = (form.format(one[name]) for name in ("low", "high", "truth"))
+            lines.append(f"         {title}: {low} to {high} (prior {truth})")
+        lines.append(f"         prior: {intervals['prior']}")
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
