@@ -33,9 +33,9 @@ def prepare(
 ) -> None:
     """Turn your own text into tokens, split by document.
 
-    Tokens are bytes. A file is a document, or each line of a .jsonl file is. A document that is long beside the whole is cut
-    between paragraphs. The text must be UTF-8. The same text gives the same split and the same fingerprint
-    everywhere. Nothing is written unless all of it can be.
+    Tokens are bytes. A file is a document, or each line of a .jsonl file is. A document that is long
+    beside the whole is cut between paragraphs. The text must be UTF-8. The same text gives the same split
+    and the same fingerprint everywhere. Nothing is written unless all of it can be.
 
     Example:
 

@@ -38,7 +38,7 @@ def split_documents(documents: Sequence[Document], fraction: float) -> dict[Spli
 
     Keys are taken in the order of their hash until the share is reached; a key whose documents would
     carry it beyond 1.25 times the share is passed over. If that leaves less than half the share, the
-    shortest of the others is added. Raises ValueError when there are fewer than two keys: nothing to split.
+    shortest of the others is added, unless it is the last. Raises ValueError when there are fewer than two keys: nothing to split.
     """
     chosen = _validation_keys(documents, fraction)
     return {
@@ -62,7 +62,7 @@ def _validation_keys(documents: Sequence[Document], fraction: float) -> set[str]
         if held + sizes[key] <= OVERSHOOT * share and len(chosen) < len(sizes) - 1:
             chosen.add(key)
             held += sizes[key]
-    if held < share / 2:
+    if held < share / 2 and len(chosen) < len(sizes) - 1:
         chosen.add(min(sizes.keys() - chosen, key=lambda k: (sizes[k], _hash("split", k))))
     return chosen
 
