@@ -204,10 +204,9 @@ def _solve(matrix: Array, g: Array, irls: Array, fixed: NDArray[np.bool_]) -> Ar
     diagonal = np.einsum("rkk->rk", scaled)
     diagonal += np.where(fixed, 1.0, 1e-13)
     scaled = np.where(np.isfinite(scaled), scaled, 0.0)
-    solution: Array
     try:
-        solution = np.linalg.solve(scaled, (g * free)[:, :, None])[:, :, 0]
+        solution = np.linalg.solve(scaled, (g * free)[:, :, None])
     except np.linalg.LinAlgError:  # one exactly singular problem must not stop the others
         shifted = scaled + 1e-9 * np.eye(scaled.shape[1])
-        solution = np.linalg.solve(shifted, (g * free)[:, :, None])[:, :, 0]
-    return -solution * free
+        solution = np.linalg.solve(shifted, (g * free)[:, :, None])
+    return np.asarray(-solution[:, :, 0] * free, dtype=np.float64)

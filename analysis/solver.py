@@ -164,7 +164,7 @@ def _solve_support(M: Array, v: Array, support: tuple[int, ...]) -> Array:
     return c
 
 
-def _widths(width: float) -> list[float]:
+def widths(width: float) -> list[float]:
     """Huber widths to pass through: a narrow one is a landscape of kinks, met from a wide one."""
     stages = [width]
     while stages[0] < 1e-3:
@@ -183,29 +183,40 @@ def settle(
     """Newton from each start through narrowing Huber widths to `width`."""
     low, high = bounds(np.exp(log_loss_RP))
     z = start_RK
-    for stage in _widths(width):
+    for stage in widths(width):
         minimum = minimise(surface, z, log_loss_RP, weight_RP, stage, low, high, iterations)
         z = minimum.z_RK
     return minimum
 
 
-def fit_best(problem: Problem, loss_P: Array, objective: Objective) -> tuple[Array, float, Minimum]:
-    """The global fit of one loss vector: z, its share of agreeing starts, and every start's end.
+@dataclass(frozen=True)
+class GlobalFit:
+    """z at the optimum, the grid's best point before any descent, and how the starts ended."""
 
-    Starts: every second grid point each way (121), plus the best of the whole grid by Huber cost.
+    z_K: Array
+    first_K: Array
+    starts: int
+    agree: float  # share of starts whose objective is the best one to 1e-6
+
+
+def fit_best(problem: Problem, loss_P: Array, objective: Objective) -> GlobalFit:
+    """The global fit of one loss vector.
+
+    Starts: every second grid point each way (121), plus the best 12 of the whole grid by Huber cost.
     """
     surface, log_loss = problem.surface, np.log(loss_P)[None]
     ones = np.ones_like(log_loss)
-    grid_GK = grid_starts(surface, loss_P[None], ones)[0][0]
+    grid_GK = np.maximum(grid_starts(surface, loss_P[None], ones)[0][0], bounds(loss_P)[0])
     side = len(_EXPONENTS)
-    residual = np.log(surface(np.maximum(grid_GK, bounds(loss_P)[0]))[0]) - log_loss
+    residual = np.log(surface(grid_GK)[0]) - log_loss
     cost = huber(residual, max(objective.width, 1e-3)).sum(1)
     coarse = np.arange(side * side).reshape(side, side)[::2, ::2].ravel()
     starts = np.unique(np.concatenate([coarse, np.argsort(cost)[:12]]))
     ends = settle(surface, grid_GK[starts], log_loss, ones, objective.width)
     best = int(np.nanargmin(ends.f_R))
-    agree = float(np.mean(ends.f_R <= ends.f_R[best] * (1 + 1e-6) + 1e-28))
-    return ends.z_RK[best], agree, ends
+    floor = len(loss_P) * 1e-30
+    agree = float(np.mean(ends.f_R <= ends.f_R[best] * (1 + 1e-6) + floor))
+    return GlobalFit(ends.z_RK[best], grid_GK[int(cost.argmin())], len(starts), agree)
 
 
 def fit_weighted(

@@ -1,0 +1,130 @@
+"""How N* and D* grow with compute, three ways (Hoffmann et al. 2022, section 3), and the baseline.
+
+    envelope    1: sizes of the runs that no run of less compute beats, a power law through them.
+                Final losses only: a point in the middle of a decayed schedule is not a point of L(N, D).
+    isoflop     2: a parabola in log N through the losses of each budget, a power law through the
+                minima. A minimum outside the sizes measured is refused by name, never extrapolated.
+    parametric  3: the fitted surface's optimum; with C = 6ND its slope is beta / (alpha + beta),
+                under another count of FLOPs it is taken over the range of budgets measured.
+
+Entries of the fit file: {a, b, a_interval, b_interval, log_n_at_1 (log N* = log_n_at_1 + a log C),
+log_d_at_1, points [{c, n, d, loss, ...}]}, or {skipped: reason}. isoflop adds `budgets`: for each one {c,
+rows, runs, parabola [k0, k1, k2] of the loss in log N, n, d, loss} or {c, rows, refused: reason}.
+
+straight_line: log loss = intercept - slope (log C - centre) through the envelope by least squares,
+the forecast that needs no law: {slope, intercept, centre, slope_interval, rms, points}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from analysis.bootstrap import interval, table
+from analysis.isoflop import isoflop
+from analysis.laws import frontier
+from analysis.lines import Optima, power_laws, weighted_line
+from analysis.newton import Array
+from analysis.optimum import cost_of, optimum, surface
+from analysis.table import Runs
+
+MINIMUM_ENVELOPE = 4
+
+
+def all_of(runs: Runs, content: dict[str, Any], draws_RP: Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fit file's `approaches` and `straight_line`, and the resamples of each by name."""
+    c_P, loss_P = runs.column("c"), runs.column("loss")
+    n_P, d_P = runs.n("total")[0], runs.column("d")
+    parts = {
+        "envelope": _envelope(runs.runs, n_P, d_P, c_P, loss_P, draws_RP),
+        "isoflop": isoflop(runs.runs, n_P, d_P, c_P, loss_P, draws_RP),
+        "parametric": _parametric(content, c_P),
+        "straight_line": straight_line(runs.runs, c_P, loss_P, draws_RP),
+    }
+    found = {name: entry for name, (entry, _) in parts.items()}
+    line = found.pop("straight_line")
+    resamples = {name: drawn for name, (_, drawn) in parts.items() if drawn is not None}
+    return {"approaches": found, "straight_line": line}, resamples
+
+
+def envelope_weights(c_P: Array, loss_P: Array, draws_RP: Array) -> tuple[Array, Array]:
+    """Rows on the envelope of all rows (1 x P), and of every resample with their counts (R x P)."""
+    present = np.where(draws_RP > 0, loss_P, np.inf)
+    return frontier(c_P, loss_P), draws_RP * frontier(c_P, present)
+
+
+def _too_short(c_P: Array, on_P: Array) -> str | None:
+    keep = np.flatnonzero(on_P)
+    if len(keep) >= MINIMUM_ENVELOPE and np.ptp(np.log(c_P[keep])) >= np.log(2):
+        return None
+    return f"needs {MINIMUM_ENVELOPE} runs on the envelope over a factor 2 of C, has {len(keep)}"
+
+
+def _points(names: list[str], on_P: Array, **columns: Array) -> list[dict[str, Any]]:
+    keep = np.flatnonzero(on_P)
+    return [
+        {"run": names[i]} | {name: float(column[i]) for name, column in columns.items()}
+        for i in keep[np.argsort(columns["c"][keep])]
+    ]
+
+
+def _envelope(
+    names: list[str], n_P: Array, d_P: Array, c_P: Array, loss_P: Array, draws_RP: Array
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    on, drawn = envelope_weights(c_P, loss_P, draws_RP)
+    if reason := _too_short(c_P, on[0]):
+        return {"skipped": reason}, None
+    log_n, log_d = np.log(n_P)[None], np.log(d_P)[None]
+    entry, resamples = power_laws(np.log(c_P), Optima(log_n, log_d, on), Optima(log_n, log_d, drawn))
+    return entry | {"points": _points(names, on[0], c=c_P, n=n_P, d=d_P, loss=loss_P)}, resamples
+
+
+def _parametric(content: dict[str, Any], c_P: Array) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Slopes of the surface's optimum between the smallest and the largest budget of the rows.
+
+    With C = 6ND the optimum is a power law and any two budgets give its exponent.
+    """
+    if "chinchilla" not in content["laws"]:
+        return {"skipped": f"the surface {content['skipped'].get('chinchilla', 'was not asked for')}"}, None
+    best, draws = surface(content)
+    cost = cost_of(content)
+    ends = np.array([c_P.min(), max(c_P.max(), 2 * c_P.min())])
+    log_n, log_d, losses = [], [], []
+    for params in (best[None], draws):
+        optima = [optimum(params, flops, cost) for flops in ends]
+        log_n.append(np.log(np.stack([o.n_R for o in optima], 1)))
+        log_d.append(np.log(np.stack([o.d_R for o in optima], 1)))
+        losses.append([float(o.loss_R[0]) for o in optima])
+    entry, resamples = power_laws(
+        np.log(ends),
+        *(Optima(n, d, np.ones_like(n)) for n, d in zip(log_n, log_d, strict=True)),
+    )
+    n, d = np.exp(log_n[0][0]), np.exp(log_d[0][0])
+    points = [
+        {"c": float(c), "n": float(n[i]), "d": float(d[i]), "loss": losses[0][i]} for i, c in enumerate(ends)
+    ]
+    return entry | {"points": points}, resamples
+
+
+def straight_line(
+    names: list[str], c_P: Array, loss_P: Array, draws_RP: Array
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The line through the envelope, log loss against log C, and the line of each resample."""
+    on, drawn = envelope_weights(c_P, loss_P, draws_RP)
+    if reason := _too_short(c_P, on[0]):
+        return {"skipped": reason}, None
+    centre = float(np.log(c_P[on[0] > 0]).mean())
+    x_P, y_P = np.log(c_P) - centre, np.log(loss_P)[None]
+    at, slope = weighted_line(x_P, y_P, on)
+    at_R, slope_R = weighted_line(x_P, y_P, drawn)
+    residual = (y_P - at[:, None] - slope[:, None] * x_P)[0][on[0] > 0]
+    entry = {
+        "intercept": float(at[0]),
+        "slope": float(-slope[0]),
+        "centre": centre,
+        "slope_interval": interval(-slope_R),
+        "rms": float(np.sqrt(np.mean(residual**2))),
+        "points": _points(names, on[0], c=c_P, loss=loss_P),
+    }
+    return entry, table(["intercept", "slope"], np.stack([at_R, -slope_R], 1))

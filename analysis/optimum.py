@@ -1,0 +1,134 @@
+"""The compute-optimal N, D and loss of a budget under the fitted surface.
+
+With C = 6 N D the optimum has a closed form (Hoffmann et al. 2022, eq. 4):
+N* = G (C/6)^a, D* = (C/6)^b / G, G = (alpha A / (beta B))^(1/(alpha+beta)), a = beta/(alpha+beta).
+Our own budgets are in FLOPs that count attention and the head, so there a token's cost c(N) is
+read off the runs (log-log, extended in proportion to N) and the optimum is found numerically.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.bootstrap import array, interval
+from analysis.laws import CHINCHILLA
+from analysis.newton import Array
+from analysis.table import Runs
+from scaling.errors import UserError
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs per token as a function of N: 6N without knots, else through them."""
+
+    log_n: Array | None = None
+    log_flops: Array | None = None
+
+    def per_token(self, log_n: Array) -> Array:
+        """log of FLOPs per token at log N."""
+        if self.log_n is None or self.log_flops is None:
+            return np.log(6) + log_n
+        inside = np.clip(log_n, self.log_n[0], self.log_n[-1])
+        return np.interp(inside, self.log_n, self.log_flops) + (log_n - inside)
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """One value per law given, N in parameters, D in tokens, loss in nats per token."""
+
+    n_R: Array
+    d_R: Array
+    loss_R: Array
+
+
+def cost_curve(runs: Runs) -> dict[str, list[float]] | None:
+    """Own runs: sizes and what a token costs at each, from the rows. Others: None, C = 6ND."""
+    if not runs.own:
+        return None
+    log_n, log_cost = np.log(runs.n("total")[0]), np.log(runs.column("c") / runs.column("d"))
+    sizes = np.unique(log_n)
+    mean = [float(np.exp(log_cost[log_n == size].mean())) for size in sizes]
+    return {"n": np.exp(sizes).tolist(), "flops_per_token": mean}
+
+
+def cost_of(content: dict[str, Any]) -> Cost:
+    """The cost curve of a fit file."""
+    stored = content["cost"]
+    if stored is None:
+        return Cost()
+    return Cost(np.log(stored["n"]), np.log(stored["flops_per_token"]))
+
+
+def optimum(params_RK: Array, flops: float, cost: Cost) -> Optimum:
+    """Minimise the surface along C = c(N) D for each law (rows in the order A, B, E, alpha, beta)."""
+    A, B, E, alpha, beta = np.atleast_2d(params_RK).T
+    log_c = np.log(flops)
+    u = (np.log(alpha * A / (beta * B)) + beta * (log_c - np.log(6))) / (alpha + beta)
+
+    def terms(log_n: Array) -> Array:
+        log_d = log_c - cost.per_token(log_n)
+        shape = (-1,) + (1,) * (log_n.ndim - 1)
+        a, b, p, q = (value.reshape(shape) for value in (A, B, alpha, beta))
+        return a * np.exp(-p * log_n) + b * np.exp(-q * log_d)
+
+    if cost.log_n is not None:
+        grid = u[:, None] + np.linspace(-8, 8, 161)
+        u = grid[np.arange(len(u)), terms(grid).argmin(1)]
+        u = _golden(terms, u - 0.1, u + 0.1)
+    return Optimum(np.exp(u), np.exp(log_c - cost.per_token(u)), E + terms(u))
+
+
+def _golden(f: Any, low: Array, high: Array) -> Array:
+    """Golden-section search of every element; 40 steps leave 1e-9 of the bracket."""
+    for _ in range(40):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        down = f(left) < f(right)
+        low, high = np.where(down, low, left), np.where(down, right, high)
+    return 0.5 * (low + high)
+
+
+def surface(content: dict[str, Any]) -> tuple[Array, Array]:
+    """The surface's parameters (5,) and its finite resamples R x 5.
+
+    Raises UserError when the fit has no surface.
+    """
+    if "chinchilla" not in content["laws"]:
+        reason = content.get("skipped", {}).get("chinchilla", "was not asked for")
+        raise UserError(f"fit {content['name']} has no L(N, D): chinchilla {reason}; fit more runs.")
+    parameters = content["laws"]["chinchilla"]["parameters"]
+    draws = array(content["resamples"]["chinchilla"])
+    return np.array([parameters[name] for name in CHINCHILLA.names]), draws[np.isfinite(draws).all(1)]
+
+
+def compute_optimal(content: dict[str, Any], flops: float) -> dict[str, Any]:
+    """Best size, tokens and loss for `flops`, each with its interval; FLOPs as the fit counts them."""
+    if not 0 < flops < np.inf:
+        raise UserError(f"--flops is {flops}; give a positive number of training FLOPs.")
+    best, draws = surface(content)
+    cost = cost_of(content)
+    point, spread = optimum(best[None], flops, cost), optimum(draws, flops, cost)
+    return {
+        "flops": flops,
+        "n": float(point.n_R[0]),
+        "d": float(point.d_R[0]),
+        "loss": float(point.loss_R[0]),
+        "tokens_per_parameter": float(point.d_R[0] / point.n_R[0]),
+        "n_interval": interval(spread.n_R),
+        "d_interval": interval(spread.d_R),
+        "loss_interval": interval(spread.loss_R),
+        "tokens_per_parameter_interval": interval(spread.d_R / spread.n_R),
+    }
+
+
+def standard_table(content: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The optimum at every decade of compute from the smallest row's to 1,000 times the largest's."""
+    if "chinchilla" not in content["laws"]:
+        return None
+    c = [row["c"] for row in content["rows"]]
+    decades = range(int(np.floor(np.log10(min(c)))), int(np.ceil(np.log10(max(c)))) + 4)
+    return [compute_optimal(content, 10.0**decade) for decade in decades]

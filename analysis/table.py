@@ -1,0 +1,249 @@
+"""The runs table, the only thing analysis reads: one row per run, whatever it came from.
+
+A folder of runs, a wandb project, a CSV or parquet file becomes `Runs`. Columns of its table:
+
+    run     name of the run (run_id, the --run column, or "row 7")
+    n       parameters, by the convention in `n_name` ("given" for a stranger's table)
+    d       training tokens
+    c       training FLOPs, by the convention in `c_name` ("given", or "6nd" where computed)
+    loss    final validation loss, nats per token
+
+Tables of our own runs add every convention (n_total, ..., c_matmul, ...), tokens, loss_se, lr,
+batch_tokens, steps, d_model, n_layers, seed, data, unique_tokens, status.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.columns import Reading, canonical
+from analysis.newton import Array
+from scaling.accounting import C_CONVENTIONS, N_CONVENTIONS, counts
+from scaling.config import RunConfig, from_dict, to_dict
+from scaling.errors import UserError
+from scaling.runs import RunFolder, run_folders
+
+_OWN = {"n_total", "tokens", "c_matmul", "loss"}  # columns that mark a table as ours
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished runs ready to fit. `own` tables know every convention of N and C."""
+
+    source: str
+    name: str  # names the fit's files
+    table: pd.DataFrame
+    n_name: str
+    c_name: str
+    own: bool
+    dropped: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    setting: dict[str, Any] | None = None  # own folders: what every run shares (data, seq_len, recipe)
+    fixed_n: bool = False  # --n-count, or a stranger's N: the same for every law
+
+    def column(self, name: str) -> Array:
+        return self.table[name].to_numpy(np.float64)
+
+    def n(self, convention: str) -> tuple[Array, str]:
+        """N by a law's convention where the table knows it, else the N it has; and its name."""
+        if not self.fixed_n and f"n_{convention}" in self.table:
+            return self.column(f"n_{convention}"), convention
+        return self.column("n"), self.n_name
+
+    @property
+    def runs(self) -> list[str]:
+        return [str(run) for run in self.table["run"]]
+
+
+def load(source: str, reading: Reading | None = None) -> Runs:
+    """Read runs from a folder of runs, `wandb:entity/project`, or a CSV / parquet / JSON-lines file.
+
+    Raises UserError when the source is missing, empty or unreadable, when a column is missing, and
+    when a row that counts holds something else than positive numbers.
+    """
+    reading = reading or Reading()
+    if source.startswith("wandb:"):
+        from analysis.wandb_source import load_project  # wandb takes a second to import
+
+        raw = load_project(source.removeprefix("wandb:"))
+        return from_frame(raw, reading, source, source.rsplit("/", 1)[-1])
+    path = Path(source)
+    if not path.exists() and (Path("runs") / source).is_dir():
+        path = Path("runs") / source
+    if path.is_dir():
+        return from_folder(path, reading)
+    if not path.exists():
+        raise UserError(
+            f"{source} does not exist; give a CSV or parquet file, a folder of runs or wandb:ENTITY/PROJECT."
+        )
+    return from_frame(_read(path), reading, source, path.stem)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Text columns stay text, so that an error can show what the file says."""
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix in (".jsonl", ".ndjson"):
+            return pd.read_json(path, lines=True)
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text; give a CSV, parquet or JSON-lines file.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the path.") from None
+    except Exception as error:  # pyarrow and pandas raise many kinds for a file that is not theirs
+        raise UserError(f"{path} cannot be read as {path.suffix[1:]} ({error}); check the file.") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty; give a table with a header line and one row per run.")
+    if "\0" in text:
+        raise UserError(f"{path} is not text; give a CSV, parquet or JSON-lines file.")
+    header = text.lstrip().split("\n", 1)[0]
+    separator = max(",;\t", key=header.count)
+    if not header.count(separator):
+        raise UserError(f"{path} is not a table: its first line has no comma, semicolon or tab.")
+    from io import StringIO
+
+    try:
+        return pd.read_csv(StringIO(text), sep=separator, skipinitialspace=True, index_col=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as CSV ({str(error).strip()}); check the file.") from None
+
+
+def from_frame(raw: pd.DataFrame, reading: Reading, source: str, name: str) -> Runs:
+    """A DataFrame as runs: one of ours where it has our columns and no flag says otherwise."""
+    if set(raw.columns) >= _OWN and not reading.names_columns:
+        n_name, c_name = _conventions(reading)
+        own = Reading(n=f"n_{n_name}", d="tokens", c=f"c_{c_name}", loss="loss")
+        read = canonical(raw, own, source)
+        extra = raw.reset_index(drop=True).iloc[read.table["row"].to_numpy() - 1].reset_index(drop=True)
+        known = [column for column in read.table.columns if column in extra.columns]
+        return Runs(
+            source=source, name=name, table=pd.concat([read.table, extra.drop(columns=known)], axis=1),
+            n_name=n_name, c_name=c_name, own=True, dropped=read.dropped, notes=read.notes,
+            fixed_n=reading.n_count is not None,
+        )  # fmt: skip
+    for flag in ("n_count", "c_count"):
+        if getattr(reading, flag) is not None:
+            raise UserError(
+                f"--{flag.replace('_', '-')} is for runs of this project, whose counts are known; "
+                f"{source} has one N and one C: choose them with --n and --c."
+            )
+    read = canonical(raw, reading, source)
+    return Runs(
+        source=source, name=name, table=read.table, n_name="given", c_name=read.c_name, own=False,
+        dropped=read.dropped, notes=read.notes, fixed_n=True,
+    )  # fmt: skip
+
+
+def _conventions(reading: Reading) -> tuple[str, str]:
+    n_name, c_name = reading.n_count or "total", reading.c_count or "matmul"
+    if n_name not in N_CONVENTIONS:
+        raise UserError(f"--n-count is {n_name!r}; choose from {', '.join(N_CONVENTIONS)}.")
+    if c_name not in C_CONVENTIONS:
+        raise UserError(f"--c-count is {c_name!r}; choose from {', '.join(C_CONVENTIONS)}.")
+    return n_name, c_name
+
+
+def from_folder(path: Path, reading: Reading) -> Runs:
+    """Every finished run of a folder; where it has a sweep.json, only the runs that it names.
+
+    Runs that diverged, failed or have not finished are dropped by name.
+    Raises UserError when nothing is finished or the runs were trained on different texts.
+    """
+    if reading.names_columns:
+        raise UserError(f"{path} is a folder of runs, whose columns are known; leave out --n, --d and such.")
+    folders = run_folders(path)
+    if not folders:
+        inner = sorted({p.parent.parent.name for p in path.glob("*/*/config.json")})
+        hint = f"it holds {', '.join(inner)}: give one of them" if inner else "run `scaling launch` first"
+        raise UserError(f"{path} has no run folders; {hint}.")
+    n_name, c_name = _conventions(reading)
+    chosen, left_out, design = _members(path, folders)
+    rows, dropped = [], []
+    for folder in chosen:
+        status = folder.status()
+        if status == "done":
+            rows.append(row(folder))
+        else:
+            step = folder.summary().get("diverged_step")
+            dropped.append({"run": folder.run_id, "reason": f"{status} at step {step}" if step else status})
+    if not rows:
+        raise UserError(f"{path} has no finished run, {len(dropped)} are not done; see `scaling status`.")
+    table = pd.DataFrame(rows)
+    texts = sorted(set(table["fingerprint"]))
+    if len(texts) > 1:
+        raise UserError(
+            f"{path} mixes runs on {len(texts)} different texts ({', '.join(texts)}), whose losses do not "
+            "compare; give a folder with one, or a sweep.json that names the runs to use."
+        )
+    notes = [f"{len(left_out)} runs of {path} are not of its sweep and are left out: {_some(left_out)}"]
+    table.insert(0, "c", table[f"c_{c_name}"])
+    table.insert(0, "d", table["tokens"])
+    table.insert(0, "n", table[f"n_{n_name}"])
+    table.insert(0, "run", table["run_id"])
+    return Runs(
+        source=str(path), name=path.name, table=table, n_name=n_name, c_name=c_name, own=True,
+        dropped=dropped, notes=notes if left_out else [], setting=_setting(chosen[0].config(), design),
+        fixed_n=reading.n_count is not None,
+    )  # fmt: skip
+
+
+def _members(path: Path, folders: list[RunFolder]) -> tuple[list[RunFolder], list[str], dict[str, Any]]:
+    """The folders that the sweep names (all without a sweep.json), the others' names, the design."""
+    sweep = path / "sweep.json"
+    if not sweep.exists():
+        return folders, [], {}
+    try:
+        stored = json.loads(sweep.read_text())
+        wanted = set(stored.get("run_ids") or [from_dict(RunConfig, run).run_id for run in stored["runs"]])
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{sweep} is not a sweep ({error}); launch the sweep again to rewrite it.") from None
+    chosen = [folder for folder in folders if folder.run_id in wanted]
+    if not chosen:
+        raise UserError(f"{path} holds none of the {len(wanted)} runs of its sweep.json; launch it first.")
+    return chosen, [f.run_id for f in folders if f.run_id not in wanted], stored.get("design") or {}
+
+
+def _setting(config: RunConfig, design: dict[str, Any]) -> dict[str, Any]:
+    """What a larger run of the same study shares with these; names the recipe where the design did."""
+    return {
+        "data": to_dict(config.data),
+        "seq_len": config.seq_len,
+        "vocab_size": config.model.vocab_size,
+        "recipe": design.get("recipe"),
+    }
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def row(folder: RunFolder) -> dict[str, Any]:
+    """One finished run as a row: its counts come from its config, its loss from its summary."""
+    config, summary = folder.config(), folder.summary()
+    loss = summary.get("loss")
+    if not isinstance(loss, int | float) or not np.isfinite(loss) or loss <= 0:
+        raise UserError(f"{folder.path}/summary.json has loss = {loss!r}; train the run again.")
+    return {
+        "run_id": folder.run_id,
+        "status": folder.status(),
+        "loss": float(loss),
+        "loss_se": summary.get("loss_se"),
+        **counts(config.model, config.seq_len).flat(config.tokens),
+        "tokens": config.tokens,
+        "lr": config.optimizer.lr,
+        "batch_tokens": config.batch_size * config.seq_len,
+        "steps": config.steps,
+        "d_model": config.model.d_model,
+        "n_layers": config.model.n_layers,
+        "seed": config.seed,
+        "data": config.data.name,
+        "fingerprint": config.data.fingerprint,
+        "unique_tokens": summary.get("unique_tokens"),
+    }
