@@ -26,8 +26,8 @@ import json, sys
 from launch.local import run_sweep
 from scaling.config import Placement
 from sweeps.sweep import read_sweep
-outcome = run_sweep(read_sweep(sys.argv[1]), sys.argv[2], workers=2,
-                    placement=Placement(device="cpu", checkpoint_seconds=float(sys.argv[3])))
+outcome = run_sweep(read_sweep(sys.argv[1]), sys.argv[2], workers=int(sys.argv[3]),
+                    placement=Placement(device="cpu", checkpoint_seconds=float(sys.argv[4])))
 print(json.dumps(outcome.to_json()))
 sys.exit(outcome.exit_code)
 """
@@ -45,7 +45,7 @@ def tiny(steps: int, seed: int = 0, lr: float = 1e-2) -> RunConfig:
     )
 
 
-LONG, MIDDLE, SHORT = tiny(1500), tiny(1000, seed=1), tiny(20)
+LONG, MIDDLE, SHORT = tiny(1200), tiny(700, seed=1), tiny(20)
 DIVERGING = tiny(30, lr=1e30)
 SWEEP = Sweep("tiny", "does it survive?", {}, (SHORT, DIVERGING, LONG, MIDDLE))
 
@@ -53,11 +53,13 @@ SWEEP = Sweep("tiny", "does it survive?", {}, (SHORT, DIVERGING, LONG, MIDDLE))
 class Launcher:
     """A launch in a process (group) of its own."""
 
-    def __init__(self, root: Path, sweep: Sweep = SWEEP, checkpoint_seconds: float = 0.2) -> None:
+    def __init__(
+        self, root: Path, sweep: Sweep = SWEEP, workers: int = 2, checkpoint_seconds: float = 0.5
+    ) -> None:
         self.folder = root / sweep.name
         file = root / f"{sweep.name}.json"
         sweep.write(file)
-        command = [sys.executable, "-c", LAUNCH, str(file), str(root), str(checkpoint_seconds)]
+        command = [sys.executable, "-c", LAUNCH, str(file), str(root), str(workers), str(checkpoint_seconds)]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -76,7 +78,7 @@ class Launcher:
 
     def wait_for_steps(self, config: RunConfig, count: int) -> None:
         wait_for(lambda: len(raw_steps(self.run(config))) > count or bool(self.process.poll()))
-        assert self.process.poll() is None, self.process.communicate()
+        assert self.process.poll() is None, f"ended early: {self.process.communicate()[1]}"
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -97,7 +99,9 @@ def raw_steps(run: RunFolder) -> list[int]:
 def numbers(run: RunFolder) -> tuple[Any, ...]:
     """What must be equal bit for bit: the final losses and every step's."""
     summary = run.summary()
-    rows = [(row["step"], row["tokens"], row["loss"], row["lr"], row["grad_norm"]) for row in run.metrics()[0]]
+    rows = [
+        (row["step"], row["tokens"], row["loss"], row["lr"], row["grad_norm"]) for row in run.metrics()[0]
+    ]
     return summary["loss"], summary["train_loss"], summary["status"], rows
 
 
@@ -140,20 +144,18 @@ def test_launching_again_trains_nothing(undisturbed: Launcher) -> None:
     outcome = again.finish()
     assert sorted(outcome["skipped"]) == sorted(SWEEP.run_ids)
     assert not outcome["done"] and outcome["cpu_seconds"] == 0
-    assert before == {
-        run.run_id: (run.path / "DONE").stat().st_mtime_ns for run in run_folders(again.folder)
-    }
+    assert before == {run.run_id: (run.path / "DONE").stat().st_mtime_ns for run in run_folders(again.folder)}
 
 
 def test_kill_9_of_a_worker_then_of_the_launcher_changes_no_number(
     undisturbed: Launcher, tmp_path: Path
 ) -> None:
     first = Launcher(tmp_path)
-    first.wait_for_steps(LONG, 200)
+    first.wait_for_steps(LONG, 100)
     for worker in first.workers():
         worker.send_signal(signal.SIGKILL)
     killed_at = len(raw_steps(first.run(LONG)))
-    first.wait_for_steps(LONG, killed_at + 100)
+    first.wait_for_steps(LONG, killed_at + 50)
     orphans = first.workers()
     first.process.kill()
     first.process.communicate()
@@ -169,7 +171,7 @@ def test_kill_9_of_a_worker_then_of_the_launcher_changes_no_number(
 
 def test_ctrl_c_leaves_everything_resumable(undisturbed: Launcher, tmp_path: Path) -> None:
     first = Launcher(tmp_path)
-    first.wait_for_steps(LONG, 200)
+    first.wait_for_steps(LONG, 100)
     os.killpg(first.process.pid, signal.SIGINT)  # as a terminal does it
     outcome = first.finish()
     assert first.process.returncode == outcome["exit_code"] == 130
@@ -182,32 +184,32 @@ def test_ctrl_c_leaves_everything_resumable(undisturbed: Launcher, tmp_path: Pat
     assert_same(second, undisturbed)
 
 
-def test_two_launchers_at_once_run_nothing_twice(undisturbed: Launcher, tmp_path: Path) -> None:
-    launchers = [Launcher(tmp_path), Launcher(tmp_path)]
+def test_two_launchers_at_once_run_nothing_twice(tmp_path: Path) -> None:
+    sweep = Sweep("both", "who runs what?", {}, tuple(tiny(150, seed=seed) for seed in range(6)))
+    launchers = [Launcher(tmp_path, sweep), Launcher(tmp_path, sweep)]
     outcomes = [launcher.finish() for launcher in launchers]
     trained = [run_id for outcome in outcomes for run_id in (*outcome["done"], *outcome["diverged"])]
-    assert sorted(trained) == sorted(SWEEP.run_ids)
+    assert sorted(trained) == sorted(sweep.run_ids)
     for outcome in outcomes:
         accounted = (*outcome["done"], *outcome["diverged"], *outcome["skipped"])
-        assert sorted(accounted) == sorted(SWEEP.run_ids)
-    assert_same(launchers[0], undisturbed)
+        assert sorted(accounted) == sorted(sweep.run_ids)
+    for run in sweep.runs:
+        assert raw_steps(launchers[0].run(run)) == list(range(1, run.steps + 1))
 
 
 def test_a_run_that_fails_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
-    crashing, unwritable = tiny(4000, seed=2), tiny(40, seed=3)
+    crashing, unwritable = tiny(20_000, seed=2), tiny(40, seed=3)
     sweep = Sweep("failing", "who fails?", {}, (crashing, unwritable, SHORT))
     blocked = RunFolder(tmp_path / sweep.name / unwritable.run_id)
     blocked.path.mkdir(parents=True)
     blocked.checkpoints.write_text("a file where a folder must be")
-    launcher = Launcher(tmp_path, sweep, checkpoint_seconds=1e9)
-    for after in (20, 20):  # dies twice with no checkpoint in between
-        launcher.wait_for_steps(crashing, after)
-        victims = {worker.pid for worker in launcher.workers()}
-        log = launcher.run(crashing).metrics_path
-        for worker in launcher.workers():
-            worker.kill()
-        wait_for(lambda: not any(psutil.pid_exists(pid) for pid in victims))  # noqa: B023
-        log.unlink()
+    launcher = Launcher(tmp_path, sweep, workers=1, checkpoint_seconds=1e9)
+    for _ in range(2):  # with no checkpoint in between
+        launcher.wait_for_steps(crashing, 20)
+        [worker] = launcher.workers()
+        worker.kill()
+        wait_for(lambda: not worker.is_running())  # noqa: B023
+        launcher.run(crashing).metrics_path.unlink()
     outcome = launcher.finish()
     assert outcome["exit_code"] == launcher.process.returncode == 1
     assert set(outcome["failed"]) == {crashing.run_id, unwritable.run_id}

@@ -1,0 +1,152 @@
+"""`scaling launch` and `scaling status` as commands, without training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from launch.devices import worker_environments
+from launch.local import LocalPool
+from scaling.accounting import run_flops
+from scaling.cli.main import app
+from scaling.config import DataConfig, ModelConfig, OptimizerConfig, Placement, RunConfig
+from scaling.errors import UserError
+from scaling.runs import MetricsLog, RunFolder
+from sweeps.sweep import Sweep
+
+
+def config(steps: int, d_model: int = 16) -> RunConfig:
+    return RunConfig(
+        model=ModelConfig(n_layers=1, d_model=d_model, n_heads=1, n_kv_heads=1, d_head=16, d_ff=32),
+        data=DataConfig(name="none", fingerprint="0"),
+        optimizer=OptimizerConfig(lr=1e-2),
+        seq_len=32,
+        batch_size=4,
+        steps=steps,
+    )
+
+
+# The run of most steps is not the run of most FLOPs.
+DONE, DIVERGED, FAILED, LIVE = config(10), config(60), config(40, d_model=64), config(50)
+SWEEP = Sweep("states", "one of each", {}, (DONE, DIVERGED, FAILED, LIVE))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    SWEEP.write("states.json")
+    return tmp_path
+
+
+def call(*arguments: str) -> dict:
+    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def fill(folder: Path) -> None:
+    done, diverged = RunFolder(folder / DONE.run_id), RunFolder(folder / DIVERGED.run_id)
+    done.create(DONE, Placement())
+    done.finish("done", {"loss": 2.5, "tokens": DONE.tokens})
+    diverged.create(DIVERGED, Placement())
+    diverged.finish("diverged", {"loss": None, "tokens": DIVERGED.tokens})
+    failed = RunFolder(folder / FAILED.run_id)
+    failed.create(FAILED, Placement())
+    failed.fail("OSError: [Errno 28] No space left on device")
+    live = RunFolder(folder / LIVE.run_id)
+    live.create(LIVE, Placement())
+    log = MetricsLog(live)
+    for step in range(1, 26):
+        log.append({"step": step, "tokens": step * 128, "loss": 5 - step / 100, "seconds": step / 10})
+    log.close()
+    with live.metrics_path.open("a") as file:
+        file.write('{"step": 26, "tok')  # a row being written
+    SWEEP.write(folder / "sweep.json")
+
+
+def test_status_of_a_sweep_never_launched_is_all_pending_and_writes_nothing(here: Path) -> None:
+    said = call("status", "states.json")
+    assert said["totals"]["pending"] == 4 and said["fraction"] == 0
+    assert not (here / "runs").exists()
+
+
+def test_status_tells_every_state_apart(here: Path) -> None:
+    folder = here / "runs" / "states"
+    fill(folder)
+    with RunFolder(folder / LIVE.run_id).claim():
+        by_file, by_name = call("status", "states.json"), call("status", "states")
+        by_folder = call("status", str(folder))
+    assert by_file["runs"] == by_name["runs"] == by_folder["runs"]
+    rows = {row["run_id"]: row for row in by_name["runs"]}
+    assert {run_id: row["status"] for run_id, row in rows.items()} == {
+        DONE.run_id: "done",
+        DIVERGED.run_id: "diverged",
+        FAILED.run_id: "failed",
+        LIVE.run_id: "running",
+    }
+    live = rows[LIVE.run_id]
+    assert (live["tokens"], live["loss"]) == (25 * 128, 4.75)
+    assert rows[DONE.run_id]["loss"] == 2.5
+    assert "No space left" in rows[FAILED.run_id]["error"]
+    ended = run_flops(DONE) + run_flops(DIVERGED) + run_flops(LIVE) / 2
+    assert by_name["fraction"] == pytest.approx(ended / sum(map(run_flops, SWEEP.runs)))
+    assert {row["status"] for row in call("status", "states")["runs"]} >= {"stopped"}
+
+
+def test_status_imports_no_jax(here: Path) -> None:
+    fill(here / "runs" / "states")
+    code = (
+        "import sys; from typer.testing import CliRunner; from scaling.cli.main import app\n"
+        "r = CliRunner().invoke(app, ['status', 'states']); assert r.exit_code == 0, r.output\n"
+        "print(r.stdout); sys.exit('jax' in sys.modules or 'flax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "1 done, 1 diverged, 1 failed, 1 stopped of 4 runs" in done.stdout
+
+
+def test_dry_run_lists_the_longest_first_and_writes_nothing(here: Path) -> None:
+    rows = call("launch", "states.json", "--dry-run")["runs"]
+    flops = [row["flops"] for row in rows]
+    assert rows[0]["run_id"] == FAILED.run_id and flops == sorted(flops, reverse=True)
+    assert not (here / "runs").exists()
+
+
+def test_bad_arguments_are_one_sentence_and_leave_nothing(here: Path) -> None:
+    for arguments in (
+        ["launch", "nowhere"],
+        ["status", "nowhere"],
+        ["launch", "states.json", "--workers", "0"],
+    ):
+        with pytest.raises(UserError):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert not (here / "runs").exists()
+
+
+def test_a_worker_for_each_core_each_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+    environments = worker_environments(Placement(device="cpu"))
+    assert len(environments) == 3 and len(worker_environments(Placement(device="cpu"), 5)) == 5
+    assert {environment["NPROC"] for environment in environments} == {"1"}
+    assert {environment["JAX_PLATFORMS"] for environment in environments} == {"cpu"}
+
+
+def test_a_device_that_is_not_here_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="gpu"):
+        LocalPool(Placement(device="gpu"), tmp_path)
+
+
+def test_gpu_workers_get_one_device_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.devices.find_spec", lambda name: "cuda" in name)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    environments = worker_environments(Placement(device="gpu"))
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == ["2", "5"]
+    shared = worker_environments(Placement(device="gpu"), 4)
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in shared] == ["2", "5", "2", "5"]
+    assert {environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] for environment in shared} == {"0.45"}
