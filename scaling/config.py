@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import reprlib
 import types
 import typing
 from dataclasses import dataclass, field
@@ -86,18 +88,27 @@ class RunConfig:
     numerics_version: int = NUMERICS_VERSION
 
     def __post_init__(self) -> None:
+        model, schedule = self.model, self.schedule
+        for name in ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_ff", "vocab_size"):
+            _at_least(f"model.{name}", getattr(model, name), 1)
         for name in ("seq_len", "batch_size", "steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; give a whole number of at least 1.")
-        model = self.model
-        if model.n_kv_heads < 1 or model.n_heads % model.n_kv_heads:
+            _at_least(name, getattr(self, name), 1)
+        if model.n_heads % model.n_kv_heads:
             raise UserError(
                 f"model.n_kv_heads is {model.n_kv_heads}; give a divisor of model.n_heads = {model.n_heads}."
             )
         if model.d_head % 2:
             raise UserError(f"model.d_head is {model.d_head}; rotary embeddings need an even head size.")
-        if not self.optimizer.lr > 0:
+        if self.data.tokenizer == "bytes" and model.vocab_size < 256:
+            raise UserError(f"model.vocab_size is {model.vocab_size}; bytes need at least 256.")
+        if not 0 < self.optimizer.lr < math.inf:
             raise UserError(f"optimizer.lr is {self.optimizer.lr}; give a positive learning rate.")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self.optimizer, name) < 1:
+                raise UserError(f"optimizer.{name} is {getattr(self.optimizer, name)}; give 0 <= {name} < 1.")
+        for name in ("warmup", "decay", "final"):
+            if not 0 <= getattr(schedule, name) <= 1:
+                raise UserError(f"schedule.{name} is {getattr(schedule, name)}; give a fraction from 0 to 1.")
 
     @property
     def tokens(self) -> int:
@@ -108,7 +119,9 @@ class RunConfig:
     def run_id(self) -> str:
         """12 hex digits of the SHA-256 of the canonical JSON, fields at their default left out."""
         # The version is always in: its default moves, and old results must keep their old names.
-        identity = _without_defaults(self) | {"numerics_version": self.numerics_version}
+        # Through from_dict, so that lr=1 and lr=1.0 are one run, as they are in its config.json.
+        typed = from_dict(RunConfig, to_dict(self))
+        identity = _without_defaults(typed) | {"numerics_version": self.numerics_version}
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -118,7 +131,7 @@ class Placement:
     """How a run is run. Changes speed and rounding order, never the experiment; not hashed."""
 
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    mesh: dict[str, int] = field(default_factory=dict)  # logical mesh axis -> size; {} = all devices on "fsdp"
+    mesh: dict[str, int] = field(default_factory=dict)  # mesh axis -> size; {} = all devices on "fsdp"
     threads: int = 1  # XLA CPU threads; one is what makes a resume bitwise (0 = all cores)
     microbatches: int = 1  # gradient accumulation; above 1 the gradient noise scale is logged
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on accelerators
@@ -127,6 +140,16 @@ class Placement:
     checkpoint_seconds: float = 30.0
     wandb: Literal["off", "offline", "online"] = "off"
     wandb_project: str = "scaling"
+
+    def __post_init__(self) -> None:
+        _at_least("placement.microbatches", self.microbatches, 1)
+        _at_least("placement.threads", self.threads, 0)
+        for axis, size in self.mesh.items():
+            _at_least(f"placement.mesh.{axis}", size, 1)
+        if not self.checkpoint_seconds >= 0:
+            raise UserError(
+                f"placement.checkpoint_seconds is {self.checkpoint_seconds}; give 0 or more seconds."
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -140,13 +163,14 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
     Raises UserError naming an unknown, missing or mistyped field by its dotted path.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where or cls.__name__} is {values!r}; give an object of fields.")
+        raise UserError(f"{where or cls.__name__} is {_short(values)}; give an object of fields.")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
             raise UserError(
-                f"unknown config field {_dot(where, name)!r}; {where or cls.__name__} has {', '.join(fields)}."
+                f"unknown config field {_dot(where, name)!r}; "
+                f"{where or cls.__name__} has {', '.join(fields)}."
             )
     built = {}
     for name, spec in fields.items():
@@ -165,7 +189,7 @@ def override(config: RunConfig, assignments: dict[str, Any]) -> RunConfig:
         *parents, last = path.split(".")
         for name in parents:
             if not isinstance(target.get(name), dict):
-                raise UserError(f"unknown config field {path!r}; see `scaling train --help` for a whole config.")
+                raise UserError(f"unknown config field {path!r}; name one like optimizer.lr or steps.")
             target = target[name]
         target[last] = value
     return from_dict(RunConfig, values)
@@ -175,8 +199,10 @@ def load_run_config(text: str, source: str = "config") -> RunConfig:
     """Parse a RunConfig from JSON text; `source` names the file in errors."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{source} is not JSON ({error}); give a file written by `scaling predict` or `plan`.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{source} is not JSON ({error}); give a file written by `scaling predict --run-config`."
+        ) from None
     return from_dict(RunConfig, values)
 
 
@@ -184,8 +210,18 @@ def dump_run_config(config: RunConfig) -> str:
     return json.dumps(to_dict(config), indent=2) + "\n"
 
 
+def _at_least(where: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{where} is {value}; give a whole number of at least {least}.")
+
+
 def _dot(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
+    return f"{where}.{name}" if where else str(name)
+
+
+def _short(value: Any) -> str:
+    """A value as an error quotes it: on one line, however long it is."""
+    return reprlib.repr(value)
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
@@ -194,20 +230,28 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin is Literal:
         if value not in typing.get_args(hint):
-            raise UserError(f"{where} is {value!r}; choose from {', '.join(map(str, typing.get_args(hint)))}.")
+            choices = ", ".join(map(str, typing.get_args(hint)))
+            raise UserError(f"{where} is {_short(value)}; choose from {choices}.")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
     if origin is dict:
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        if not isinstance(value, dict):
+            raise UserError(f"{where} is {_short(value)}; give an object of names and values.")
+        of_value = typing.get_args(hint)[1]
+        return {str(name): _coerce(of_value, item, _dot(where, name)) for name, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000:
+        value = float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
     if not isinstance(value, hint) or isinstance(value, bool) is not (hint is bool):
-        raise UserError(f"{where} is {value!r}; give a value of type {hint.__name__}.")
+        raise UserError(f"{where} is {_short(value)}; give a value of type {hint.__name__}.")
+    if hint is float and not math.isfinite(value):
+        raise UserError(f"{where} is {value}; give a finite number.")
+    if hint is int and abs(value) >= 2**63:
+        raise UserError(f"{where} is {_short(value)}; give a number that fits 64 bits.")
     return value
 
 
