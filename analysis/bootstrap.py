@@ -6,6 +6,7 @@ and approach is fitted again to the same draws. A run's count in a resample is i
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,10 @@ def not_determined(
 
 def table(columns: list[str], values_RK: Array) -> dict[str, Any]:
     """Resamples as plain data: rows with a value that is not finite hold nulls (strict JSON)."""
-    finite = np.isfinite(values_RK).all(axis=1).tolist()
     return {
         "columns": columns,
         "values": [
-            row if good else [None] * len(columns)
-            for row, good in zip(values_RK.tolist(), finite, strict=True)
+            row if all(map(math.isfinite, row)) else [None] * len(columns) for row in values_RK.tolist()
         ],
     }
 

@@ -59,9 +59,9 @@ def certify(
 ) -> Certificate:
     """Measure the point z_K; `start` is where the second solver begins."""
     width, one = objective.width, np.ones((1, len(log_loss_P)))
-    loss, J, curve = model(z_K[None])
+    loss, J = model(z_K[None])
     residual = np.log(loss) - log_loss_P
-    g, hessian, irls = (part[0] for part in expansion(residual, J, curve, one, width))
+    g, hessian, irls = (part[0] for part in expansion(model, residual, J, one, width))
     at = np.isclose(z_K, low_K, rtol=1e-9, atol=0) | np.isclose(z_K, high_K, rtol=1e-9, atol=0)
     free = ~at
     cost = float(huber(residual, width).sum())

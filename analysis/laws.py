@@ -14,11 +14,11 @@ frontier is bound by what is held finite, so read them as descriptions, not as f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis import solver
 from analysis.certificate import Certificate, certify
@@ -95,11 +95,14 @@ class _LogLine:
 
     x_P: Array
 
-    def __call__(self, z_RK: Array) -> tuple[Array, Array, Callable[[Array], Array]]:
+    def __call__(self, z_RK: Array) -> tuple[Array, Array]:
         loss_RP = np.exp(z_RK[:, :1] - z_RK[:, 1:] * self.x_P)
         J = np.empty((len(z_RK), 2, len(self.x_P)))
         J[:, 0], J[:, 1] = 1.0, -self.x_P
-        return loss_RP, J, lambda c_RP: np.matmul(J * c_RP[:, None, :], J.transpose(0, 2, 1))
+        return loss_RP, J
+
+    def curve(self, J_RKP: Array, c_RP: Array) -> Array:
+        return np.matmul(J_RKP * c_RP[:, None, :], J_RKP.transpose(0, 2, 1))
 
 
 class PowerLaw:
@@ -148,8 +151,14 @@ class PowerLaw:
         """On the frontier of each resample, which is not the frontier of all rows."""
         present = np.where(weight_RP > 0, loss_P, np.inf)
         weight = weight_RP * frontier(x_IP[0], present)
+        ever = weight.any(0)  # rows that no resample has on its frontier are dead weight
         x_P, centre = np.log(x_IP[0]), float(np.log(x_IP[0]).mean())
-        return self._plain(self._solve(x_P - centre, loss_P, weight, objective), centre)
+
+        def one(block: slice) -> tuple[Array, NDArray[np.bool_]]:
+            z = self._solve(x_P[ever] - centre, loss_P[ever], weight[block][:, ever], objective)
+            return z, np.isfinite(z[:, 1])
+
+        return self._plain(solver.blocks(one, len(weight), int(ever.sum()))[0], centre)
 
 
 class ChinchillaSurface:

@@ -10,7 +10,6 @@ the path does not depend on how the parameters are scaled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -73,10 +72,13 @@ def parse_objective(text: str) -> Objective:
 
 
 class Model(Protocol):
-    """A law at fixed rows. Given z_RK returns the loss f_RP, d log f / dz as J_RKP, and a function
-    that gives sum_p c_rp (d2f/dz2)_p / f_p as R x K x K (the curvature beyond Gauss-Newton)."""
+    """A law f at fixed rows, for many parameter vectors z."""
 
-    def __call__(self, z_RK: Array) -> tuple[Array, Array, Callable[[Array], Array]]: ...
+    def __call__(self, z_RK: Array) -> tuple[Array, Array]:
+        """The loss f_RP and J_RKP = d log f / dz."""
+
+    def curve(self, J_RKP: Array, c_RP: Array) -> Array:
+        """sum_p c_rp (d2f/dz2)_rp / f_rp as R x K x K: the curvature beyond Gauss-Newton."""
 
 
 @dataclass
@@ -137,13 +139,13 @@ class _Batch:
         self.model, self.index, self.z, self.width = model, index, z[index], width
         self.log_loss, self.weight = log_loss, weight
         self.mu = np.full(len(index), 1.0)
-        self.residual, self.jacobian, self.f, self.curve = self._at(self.z)
+        self.residual, self.jacobian, self.f = self._at(self.z)
 
-    def _at(self, z: Array) -> tuple[Array, Array, Array, Callable[[Array], Array]]:
-        loss, jacobian, curve = self.model(z)
+    def _at(self, z: Array) -> tuple[Array, Array, Array]:
+        loss, jacobian = self.model(z)
         residual = np.log(loss) - self.log_loss
         f = (self.weight * huber(residual, self.width)).sum(1)
-        return residual, jacobian, f, curve
+        return residual, jacobian, f
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
         self.index, self.z, self.mu = self.index[mask], self.z[mask], self.mu[mask]
@@ -151,37 +153,31 @@ class _Batch:
             self.log_loss = self.log_loss[mask]
         if len(self.weight) > 1:
             self.weight = self.weight[mask]
-        self.residual, self.jacobian, self.f, self.curve = self._at(self.z)
-
-    def expansion(self) -> tuple[Array, Array, Array]:
-        """Gradient g_RK, Hessian H_RKK and IRLS matrix G_RKK at the current point."""
-        return expansion(self.residual, self.jacobian, self.curve, self.weight, self.width)
+        self.residual, self.jacobian, self.f = self.residual[mask], self.jacobian[mask], self.f[mask]
 
     def advance(self, low_K: Array, high_K: Array, tolerance: float, floor: float) -> NDArray[np.bool_]:
         """One damped step of every problem. Returns which have settled."""
-        g, hessian, irls = self.expansion()
+        g, hessian, irls = expansion(self.model, self.residual, self.jacobian, self.weight, self.width)
         fixed = ((self.z <= low_K) & (g > 0)) | ((self.z >= high_K) & (g < 0))
         g = np.where(fixed, 0.0, g)
         step = _solve(hessian + self.mu[:, None, None] * irls, g, irls, fixed)
         promise = -(g * step).sum(1) - 0.5 * np.einsum("rk,rkl,rl->r", step, hessian, step)
         target = np.clip(self.z + step, low_K, high_K)
-        residual, jacobian, f, curve = self._at(target)
+        residual, jacobian, f = self._at(target)
         better = f < self.f
         small = np.abs(promise) <= tolerance * self.f + floor
         self.z = np.where(better[:, None], target, self.z)
         self.f = np.where(better, f, self.f)
-        self.residual = np.where(better[:, None], residual, self.residual)
-        if not better.all():  # the curvature closure belongs to one evaluation: take it again
-            _, self.jacobian, self.curve = self.model(self.z)
-        else:
-            self.jacobian, self.curve = jacobian, curve
+        worse = ~better
+        residual[worse], jacobian[worse] = self.residual[worse], self.jacobian[worse]
+        self.residual, self.jacobian = residual, jacobian
         settled = (small & (self.mu < 1e-2)) | (~better & (self.mu > 1e9)) | (self.f <= floor)
         self.mu = np.where(better, np.maximum(self.mu * 0.2, 1e-12), np.maximum(self.mu * 8, 1e-6))
         return settled
 
 
 def expansion(
-    residual: Array, jacobian: Array, curve: Callable[[Array], Array], weight: Array, width: float
+    model: Model, residual: Array, jacobian: Array, weight: Array, width: float
 ) -> tuple[Array, Array, Array]:
     """Gradient, true Hessian and IRLS matrix of sum w rho(log f - log L)."""
     size = np.abs(residual)
@@ -192,7 +188,8 @@ def expansion(
     transposed = jacobian.transpose(0, 2, 1)
     irls = np.matmul(jacobian * outer[:, None, :], transposed)
     # d2(log f) = d2f/f - (dlog f)(dlog f)', hence the -psi beside the inner weights.
-    hessian = np.matmul(jacobian * (weight * inside - psi)[:, None, :], transposed) + curve(psi)
+    hessian = np.matmul(jacobian * (weight * inside - psi)[:, None, :], transposed)
+    hessian += model.curve(jacobian, psi)
     return g, hessian, irls
 
 

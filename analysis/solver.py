@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.newton import Array, Minimum, Objective, huber, minimise
 
@@ -34,7 +35,7 @@ class Surface:
     x_P: Array
     y_P: Array
 
-    def __call__(self, z_RK: Array) -> tuple[Array, Array, Callable[[Array], Array]]:
+    def __call__(self, z_RK: Array) -> tuple[Array, Array]:
         E, A, B, alpha, beta = (column[:, None] for column in z_RK.T)
         n_RP, d_RP = np.exp(-alpha * self.x_P), np.exp(-beta * self.y_P)
         loss_RP = E + A * n_RP + B * d_RP
@@ -44,17 +45,16 @@ class Surface:
         J[:, 2] = d_RP * J[:, 0]
         J[:, 3] = J[:, 1] * (-A * self.x_P)
         J[:, 4] = J[:, 2] * (-B * self.y_P)
+        return loss_RP, J
 
-        def curve(c_RP: Array) -> Array:
-            out = np.zeros((len(z_RK), 5, 5))
-            for coefficient, exponent, axis_P in ((1, 3, self.x_P), (2, 4, self.y_P)):
-                slope_RP = -c_RP * axis_P
-                cross = np.einsum("rp,rp->r", slope_RP, J[:, coefficient])
-                out[:, coefficient, exponent] = out[:, exponent, coefficient] = cross
-                out[:, exponent, exponent] = np.einsum("rp,rp->r", slope_RP, J[:, exponent])
-            return out
-
-        return loss_RP, J, curve
+    def curve(self, J_RKP: Array, c_RP: Array) -> Array:
+        out = np.zeros((len(c_RP), 5, 5))
+        for coefficient, exponent, axis_P in ((1, 3, self.x_P), (2, 4, self.y_P)):
+            slope_RP = -c_RP * axis_P
+            cross = np.einsum("rp,rp->r", slope_RP, J_RKP[:, coefficient])
+            out[:, coefficient, exponent] = out[:, exponent, coefficient] = cross
+            out[:, exponent, exponent] = np.einsum("rp,rp->r", slope_RP, J_RKP[:, exponent])
+        return out
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def fit_best(problem: Problem, loss_P: Array, objective: Objective) -> GlobalFit
 
 def fit_weighted(
     problem: Problem, loss_P: Array, weight_RP: Array, best_K: Array, objective: Objective
-) -> tuple[Array, Array]:
+) -> tuple[Array, NDArray[np.bool_]]:
     """Fits of the same rows under R weight vectors (bootstrap counts), near a known fit `best_K`.
 
     Each resample starts from the known fit and from its own grid optimum, the rows weighted there
@@ -231,14 +231,14 @@ def fit_weighted(
     residual = np.abs(np.log(surface(best_K[None])[0]) - log_loss)
     trust = np.minimum(1.0, objective.width / np.maximum(residual, 1e-300))
 
-    def one(block: slice) -> tuple[Array, Array]:
+    def one(block: slice) -> tuple[Array, NDArray[np.bool_]]:
         weight = weight_RP[block]
         z, cost = grid_starts(surface, loss_P[None], weight * np.maximum(trust, 1e-6))
         own = z[np.arange(len(z)), cost.argmin(1)]
         known = np.broadcast_to(best_K, own.shape)
         return _better(surface, (known, own), log_loss, weight, objective)
 
-    z, settled = _blocks(one, len(weight_RP), len(loss_P))
+    z, settled = blocks(one, len(weight_RP), len(loss_P))
     return problem.plain(z), settled
 
 
@@ -253,7 +253,7 @@ def fit_many(
     problem = Problem(np.asarray(n_P, float), np.asarray(d_P, float))
     surface, losses_RP = problem.surface, np.asarray(losses_RP, float)
 
-    def one(block: slice) -> tuple[Array, Array]:
+    def one(block: slice) -> tuple[Array, NDArray[np.bool_]]:
         loss = losses_RP[block]
         ones = np.ones_like(loss)
         z, cost = grid_starts(surface, loss, ones)
@@ -261,19 +261,21 @@ def fit_many(
         squares = settle(surface, first, np.log(loss), ones, np.inf, iterations=30).z_RK
         return _better(surface, (first, squares), np.log(loss), ones, objective)
 
-    return problem.plain(_blocks(one, len(losses_RP), losses_RP.shape[1])[0])
+    return problem.plain(blocks(one, len(losses_RP), losses_RP.shape[1])[0])
 
 
 def _better(
     surface: Surface, starts: tuple[Array, ...], log_loss: Array, weight: Array, objective: Objective
-) -> tuple[Array, Array]:
+) -> tuple[Array, NDArray[np.bool_]]:
     ends = [settle(surface, start, log_loss, weight, objective.width) for start in starts]
     pick = np.argmin(np.stack([end.f_R for end in ends]), 0)
     z = np.stack([end.z_RK for end in ends])[pick, np.arange(len(pick))]
     return z, np.stack([end.settled_R for end in ends])[pick, np.arange(len(pick))]
 
 
-def _blocks(work: Callable[[slice], tuple[Array, Array]], rows: int, points: int) -> tuple[Array, Array]:
+def blocks(
+    work: Callable[[slice], tuple[Array, NDArray[np.bool_]]], rows: int, points: int
+) -> tuple[Array, NDArray[np.bool_]]:
     """Run `work` over blocks of rows on the cores at hand (NumPy lets go of the interpreter lock)."""
     size = max(1, _BLOCK // points)
     slices = [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
