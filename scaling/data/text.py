@@ -202,7 +202,8 @@ def _open_embedded() -> Prepared:
     try:
         with _lock(cache / f"text-{info.fingerprint}.lock"):
             if not _is_intact(folder, info.fingerprint):
-                shutil.rmtree(folder, ignore_errors=True)
+                for remains in (folder, *cache.glob(f".{folder.name}-*")):  # of a process that was killed
+                    shutil.rmtree(remains, ignore_errors=True)
                 write_prepared(embedded_documents(), folder, name=info.name, source=info.source)
     except OSError as error:
         raise UserError(

@@ -145,8 +145,10 @@ def test_damaged_cache_is_prepared_anew(cache: Path, monkeypatch: pytest.MonkeyP
         (prepared.path / "prepared.json").write_text("{}")
     else:
         tokens.unlink()
+        (cache / f".{prepared.path.name}-killed").mkdir()  # what a killed process leaves behind
     assert open_prepared(None) == prepared
     assert tokens.read_bytes() == before
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
