@@ -12,7 +12,7 @@ log_d_at_1, points [{c, n, d, loss, ...}]}, or {skipped: reason}. isoflop adds `
 rows, runs, parabola [k0, k1, k2] of the loss in log N, n, d, loss} or {c, rows, refused: reason}.
 
 straight_line: log loss = intercept - slope (log C - centre) through the envelope by least squares,
-the forecast that needs no law: {slope, intercept, centre, slope_interval, rms, points}.
+the forecast that needs no law: {slope, intercept, centre, slope_interval, rms, points}, or {skipped: reason}.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from analysis.bootstrap import interval, table
+from analysis.bootstrap import array, interval, table
 from analysis.isoflop import isoflop
 from analysis.laws import frontier
 from analysis.lines import Optima, power_laws, weighted_line
 from analysis.newton import Array
 from analysis.optimum import cost_of, optimum, surface
 from analysis.table import Runs
+from scaling.errors import UserError
 
 MINIMUM_ENVELOPE = 4
 
@@ -40,7 +41,7 @@ def all_of(runs: Runs, content: dict[str, Any], draws_RP: Array) -> tuple[dict[s
         "envelope": _envelope(runs.runs, n_P, d_P, c_P, loss_P, draws_RP),
         "isoflop": isoflop(runs.runs, n_P, d_P, c_P, loss_P, draws_RP),
         "parametric": _parametric(content, c_P),
-        "straight_line": straight_line(runs.runs, c_P, loss_P, draws_RP),
+        "straight_line": _fit_line(runs.runs, c_P, loss_P, draws_RP),
     }
     found = {name: entry for name, (entry, _) in parts.items()}
     line = found.pop("straight_line")
@@ -107,7 +108,7 @@ def _parametric(content: dict[str, Any], c_P: Array) -> tuple[dict[str, Any], di
     return entry | {"points": points}, resamples
 
 
-def straight_line(
+def _fit_line(
     names: list[str], c_P: Array, loss_P: Array, draws_RP: Array
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The line through the envelope, log loss against log C, and the line of each resample."""
@@ -128,3 +129,21 @@ def straight_line(
         "points": _points(names, on[0], c=c_P, loss=loss_P),
     }
     return entry, table(["intercept", "slope"], np.stack([at_R, -slope_R], 1))
+
+
+def straight_line(content: dict[str, Any], flops: float) -> dict[str, Any]:
+    """What the line through the envelope says of a run of `flops` (as the fit counts them).
+
+    {loss, interval}: nats per token, 90%, from the lines of resampled runs plus the envelope's own
+    scatter about its line, widened for the two constants fitted. Raises UserError where there is no line.
+    """
+    line = content["straight_line"]
+    if "skipped" in line:
+        raise UserError(f"fit {content['name']} has no straight line: it {line['skipped']}; fit more runs.")
+    x = np.log(flops) - line["centre"]
+    c, loss = (np.array([point[name] for point in line["points"]]) for name in ("c", "loss"))
+    scatter = np.log(loss) - line["intercept"] + line["slope"] * (np.log(c) - line["centre"])
+    scatter *= np.sqrt(len(c) / (len(c) - 2))
+    at, slope = array(content["resamples"]["straight_line"]).T
+    drawn = at - slope * x + np.random.default_rng(0).choice(scatter, len(at))
+    return {"loss": float(np.exp(line["intercept"] - line["slope"] * x)), "interval": interval(np.exp(drawn))}
