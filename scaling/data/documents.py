@@ -38,7 +38,8 @@ def split_documents(documents: Sequence[Document], fraction: float) -> dict[Spli
 
     Keys are taken in the order of their hash until the share is reached; a key whose documents would
     carry it beyond 1.25 times the share is passed over. If that leaves less than half the share, the
-    shortest of the others is added, unless it is the last. Raises ValueError when there are fewer than two keys: nothing to split.
+    shortest of the others is added, unless it is the last. Raises ValueError when there are fewer than
+    two keys: nothing to split.
     """
     chosen = _validation_keys(documents, fraction)
     return {
