@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scaling.config import Placement, RunConfig, dump_run_config, load_run_config, to_dict
-from scaling.errors import UserError
+from scaling.errors import RunError, UserError
 from scaling.files import write_json, write_whole
 
 Status = Literal["done", "diverged", "failed", "running", "stopped", "pending"]
@@ -32,7 +32,7 @@ EXIT_DONE = 0
 EXIT_RESTART = 42  # saved and stopped: start me again
 
 
-class RunBusy(RuntimeError):
+class RunBusy(RunError):
     """Another live process holds this run."""
 
 
@@ -53,16 +53,19 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def create(self, config: RunConfig, placement: Placement) -> None:
+        """Start an attempt: what it is and how it is run; the failure of an earlier attempt is forgotten."""
         self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "summary.json").unlink(missing_ok=True)
         write_whole(self.path / "config.json", dump_run_config(config))
         write_json(self.path / "placement.json", to_dict(placement))
 
     def config(self) -> RunConfig:
         path = self.path / "config.json"
         try:
-            return load_run_config(path.read_text(), str(path))
+            text = path.read_text(errors="replace")
         except FileNotFoundError:
             raise UserError(f"{self.path} has no config.json; it is not a run folder.") from None
+        return load_run_config(text, str(path))
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -80,20 +83,26 @@ class RunFolder:
             yield
 
     def is_live(self) -> bool:
-        lock = self.path / ".lock"
-        if not lock.exists():
+        """Whether a process holds the run. A shared lock: readers must not take each other for a holder."""
+        try:
+            handle = (self.path / ".lock").open()
+        except FileNotFoundError:
             return False
-        with lock.open("a") as handle:
+        with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
         return False
 
+    def finished(self) -> bool:
+        """Whether the run ended for good: the marker, and beside it a whole summary."""
+        return (self.path / "DONE").exists() and self.summary().get("status") in ("done", "diverged")
+
     def status(self) -> Status:
         """done / diverged: ended for good. failed / stopped: resumable. running: held by a live process."""
-        if (self.path / "DONE").exists():
-            return "diverged" if self.summary().get("status") == "diverged" else "done"
+        if self.finished():
+            return self.summary()["status"]
         if self.is_live():
             return "running"
         if self.summary().get("status") == "failed":
@@ -101,10 +110,12 @@ class RunFolder:
         return "stopped" if self.metrics_path.exists() else "pending"
 
     def summary(self) -> dict[str, Any]:
+        """The outcome; empty where there is none that can be read."""
         try:
-            return json.loads((self.path / "summary.json").read_text())
-        except FileNotFoundError:
+            summary = json.loads((self.path / "summary.json").read_text())
+        except (FileNotFoundError, ValueError):
             return {}
+        return summary if isinstance(summary, dict) else {}
 
     def finish(self, status: Literal["done", "diverged"], summary: dict[str, Any]) -> None:
         """Write the outcome, then the marker: DONE exists only beside a whole summary."""
@@ -117,7 +128,7 @@ class RunFolder:
     def metrics(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Rows in step order, last row of a step winning, and notes on what was dropped."""
         try:
-            text = self.metrics_path.read_text()
+            text = self.metrics_path.read_text(errors="replace")
         except FileNotFoundError:
             return [], []
         rows: dict[int, dict[str, Any]] = {}
@@ -129,7 +140,7 @@ class RunFolder:
             try:
                 row = json.loads(line)
                 rows[int(row["step"])] = row
-            except (json.JSONDecodeError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError):
                 where = "cut off mid-line" if number == len(lines) else "unreadable"
                 notes.append(f"{self.metrics_path}: line {number} is {where}; dropped")
         return [rows[step] for step in sorted(rows)], notes
@@ -143,7 +154,7 @@ class RunFolder:
 
 
 class MetricsLog:
-    """Appends rows to metrics.jsonl; buffered, whole lines only."""
+    """Appends rows to metrics.jsonl; buffered, so that a kill may cut the last line off."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._file = folder.metrics_path.open("a")

@@ -1,4 +1,4 @@
-"""Entry point: the command table, and the one place where user errors become exit code 2."""
+"""Entry point: the command table, and the one place where errors become a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from scaling.errors import UserError
+from scaling.errors import RunError, UserError
 
 app = typer.Typer(
     name="scaling",
@@ -30,6 +30,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
