@@ -20,7 +20,8 @@ per token, intervals 90% by bootstrap over runs):
     straight_line       the line through the envelope, log loss against log C; see analysis.approaches
     optimum             [{flops, n, d, loss, n_interval, d_interval, loss_interval}] at the measured
                         budgets' decades and beyond; null without the surface
-    cost                own: {n: [...], flops_per_token: [...]}, what a token costs at each size; null: 6N
+    cost                own: {excess, power, n: [...], flops_per_token: [...]}, a token costs
+                        6N (1 + excess N^-power) FLOPs, and what it cost in the rows; null: 6N
     resamples           name -> {columns, values}: law parameters (a row of nulls: no answer), and
                         isoflop, envelope, straight_line
     rows                [{run, n, d, c, loss}] with n_<convention> where known

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.laws import SAME_X
 from analysis.lines import Optima, power_laws
 from analysis.newton import Array
 
 # Cells of one budget lie within 1% of it; digitised published points within a few percent.
-GAP = np.log(1.06)
+GAP = np.log(1 + SAME_X)
 SPAN = np.log(1.25)
 MINIMUM_BUDGETS = 3
 MINIMUM_SIZES = 3

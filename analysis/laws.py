@@ -24,6 +24,8 @@ from analysis import solver
 from analysis.certificate import Certificate, certify
 from analysis.newton import Array, Objective, minimise
 
+SAME_X = 0.06  # relative difference in N, D or C below which two runs count as equals
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -73,19 +75,19 @@ class Law:
 
 
 def frontier(x_P: Array, loss_RP: Array) -> Array:
-    """1 where no row with x as small or smaller has a loss as low or lower, else 0; R x P.
+    """1 where no row with x as small or smaller has a lower loss, else 0; R x P.
 
-    A row absent from a resample carries an infinite loss and is never on the frontier.
+    x up to SAME_X larger counts as the same: cells of one budget differ by a percent, and the slightly
+    dearer of two is not the next point of a frontier. A row absent from a resample carries an
+    infinite loss and is never on the frontier.
     """
     loss_RP = np.atleast_2d(loss_RP)
-    on_RP = np.zeros(loss_RP.shape)
-    # Within equal x the lowest loss comes first, so that only it can be on the frontier.
-    base = np.where(np.isfinite(loss_RP), loss_RP, np.inf).min(0)
-    order = np.lexsort((base, x_P))
+    order = np.argsort(x_P, kind="stable")
     ordered = loss_RP[:, order]
-    before = np.full_like(ordered, np.inf)
-    before[:, 1:] = np.minimum.accumulate(ordered, 1)[:, :-1]
-    on_RP[:, order] = (ordered < before) & np.isfinite(ordered)
+    lowest = np.minimum.accumulate(ordered, 1)
+    reach = np.searchsorted(x_P[order], x_P[order] * (1 + SAME_X), side="right") - 1
+    on_RP = np.zeros(loss_RP.shape)
+    on_RP[:, order] = (ordered <= lowest[:, reach]) & np.isfinite(ordered)
     return on_RP
 
 
