@@ -14,7 +14,10 @@ EVAL_BATCH = 32  # windows per call; the whole set is always used, whatever this
 
 
 def validation_loss(
-    eval_step: Callable[[Any, jax.Array], jax.Array], params: Any, tokens_WS1: np.ndarray, shardings: Shardings
+    eval_step: Callable[[Any, jax.Array], jax.Array],
+    params: Any,
+    tokens_WS1: np.ndarray,
+    shardings: Shardings,
 ) -> tuple[float, float]:
     """Mean loss and its standard error, nats/token.
 
@@ -28,4 +31,6 @@ def validation_loss(
         padded = np.resize(batch, (rows, batch.shape[1]))  # repeats rows; one compiled shape
         pending.append((eval_step(params, jax.device_put(padded, sharding)), len(batch)))
     losses_W = np.concatenate([np.asarray(losses)[:count] for losses, count in pending]).astype(np.float64)
-    return float(losses_W.mean()), float(losses_W.std(ddof=1) / np.sqrt(len(losses_W))) if len(losses_W) > 1 else 0.0
+    return float(losses_W.mean()), float(losses_W.std(ddof=1) / np.sqrt(len(losses_W))) if len(
+        losses_W
+    ) > 1 else 0.0

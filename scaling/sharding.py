@@ -42,6 +42,12 @@ class Shardings:
         """Sharding of an array whose dimensions carry these logical names (None = unsplit)."""
         return NamedSharding(self.mesh, PartitionSpec(*(RULES[a] if a else None for a in axes)))
 
+    def split(self, axes: tuple[str | None, ...]) -> list[int]:
+        """Into how many parts the mesh splits each of these dimensions."""
+        names = [RULES[axis] or () if axis else () for axis in axes]
+        groups = [(name,) if isinstance(name, str) else name for name in names]
+        return [math.prod(self.mesh.shape[name] for name in group) for group in groups]
+
     @property
     def replicated(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
@@ -57,7 +63,9 @@ def make_shardings(placement: Placement) -> Shardings:
     try:
         devices = jax.devices(platform)
     except RuntimeError as error:
-        raise UserError(f"placement.device is {placement.device!r}, which this machine lacks: {error}.") from None
+        raise UserError(
+            f"placement.device is {placement.device!r}, which this machine lacks: {error}."
+        ) from None
     sizes = dict(placement.mesh) or {"fsdp": len(devices)}
     for axis in sizes:
         if axis not in MESH_AXES:

@@ -14,6 +14,7 @@ from flax import nnx
 from scaling.config import ModelConfig, OptimizerConfig, Placement, RunConfig
 from scaling.loss import cross_entropy
 from scaling.model.decoder import abstract
+from scaling.model.execution import Execution, execution
 from scaling.model.params import initialise, is_param
 from scaling.optimizer import Hyper, hyper, transform
 from scaling.sharding import Shardings
@@ -33,25 +34,18 @@ class Forward:
     """How the decoder is evaluated; static in every compiled function."""
 
     graphdef: Any
-    dtype: Any
-    unroll: bool
-    remat: bool
+    how: Execution
 
     def losses(self, params: nnx.State, tokens_BS1: jax.Array) -> jax.Array:
         """Cross entropy of each next token, shape (B, S), nats."""
         inputs_BS, targets_BS = tokens_BS1[:, :-1].astype(jnp.int32), tokens_BS1[:, 1:].astype(jnp.int32)
-        decoder = nnx.merge(self.graphdef, params)
-        logits_TV = decoder(inputs_BS, dtype=self.dtype, unroll=self.unroll, remat=self.remat)
+        logits_TV = nnx.merge(self.graphdef, params)(inputs_BS, self.how)
         return cross_entropy(logits_TV, targets_BS.reshape(-1)).reshape(targets_BS.shape)
 
 
 def make_forward(model: ModelConfig, placement: Placement, platform: str) -> Forward:
-    dtype = placement.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if platform == "cpu" else "bfloat16"
     graphdef, _ = abstract(model)
-    # Unrolled layers run 20% faster on CPU; elsewhere compile time matters more.
-    return Forward(graphdef, jnp.dtype(dtype), unroll=platform == "cpu", remat=placement.remat == "full")
+    return Forward(graphdef, execution(placement, platform))
 
 
 def init_state(config: RunConfig, shardings: Shardings) -> TrainState:
@@ -73,7 +67,9 @@ def state_shardings(state: TrainState, shardings: Shardings) -> TrainState:
     return jax.tree.map(place, state, is_leaf=is_param)
 
 
-def train_step(state: TrainState, tokens_MBS1: jax.Array, h: Hyper, *, forward: Forward) -> tuple[TrainState, Metrics]:
+def train_step(
+    state: TrainState, tokens_MBS1: jax.Array, h: Hyper, *, forward: Forward
+) -> tuple[TrainState, Metrics]:
     """One update from M microbatches; gradients are averaged over all M*B*S tokens before clipping."""
     loss_and_grad = jax.value_and_grad(lambda params, tokens: forward.losses(params, tokens).mean())
 
@@ -112,7 +108,8 @@ def noise_scale_parts(small_square: jax.Array, big_square: jax.Array, micro: int
 def compiled_train_step(forward: Forward, model: ModelConfig, shardings: Shardings) -> Any:
     """(state, tokens_MBS1, hyper) -> (state, metrics); the state given is consumed."""
     _, params = abstract(model)
-    state = jax.eval_shape(lambda p: TrainState(p, transform(hyper(OptimizerConfig(lr=1.0), 0.0)).init(p)), params)
+    optimizer = transform(hyper(OptimizerConfig(lr=1.0), 0.0))
+    state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p)), params)
     step = functools.partial(train_step, forward=forward)
     return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings(state, shardings), None))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,13 @@ from flax import nnx
 
 from scaling.config import ModelConfig
 from scaling.model.attention import Attention
+from scaling.model.execution import Execution
 from scaling.model.mlp import MLPS
 from scaling.model.norm import RmsNorm
 from scaling.model.params import is_param, param
+
+
+M = TypeVar("M", bound=nnx.Module)
 
 
 class Block(nnx.Module):
@@ -28,8 +32,8 @@ class Block(nnx.Module):
         self.norm_mlp = RmsNorm(config)
         self.mlp = MLPS[config.mlp](config)
 
-    def __call__(self, x_TD: jax.Array, batch: int) -> jax.Array:
-        x_TD = x_TD + self.attention(self.norm_attention(x_TD), batch)
+    def __call__(self, x_TD: jax.Array, batch: int, how: Execution) -> jax.Array:
+        x_TD = x_TD + self.attention(self.norm_attention(x_TD), batch, how)
         return x_TD + self.mlp(self.norm_mlp(x_TD))
 
 
@@ -43,21 +47,21 @@ class Decoder(nnx.Module):
         if not config.tied:
             self.head_DV = param((d, vocab), ("embed", "vocab"), 1 / math.sqrt(d))
 
-    def __call__(self, tokens_BS: jax.Array, *, dtype: Any, unroll: bool = False, remat: bool = False) -> jax.Array:
-        """Next-token logits in float32, shape (B*S, V); weights are used in `dtype`."""
+    def __call__(self, tokens_BS: jax.Array, how: Execution) -> jax.Array:
+        """Next-token logits in float32, shape (B*S, V)."""
 
         def layer(x_TD: jax.Array, block: Block) -> tuple[jax.Array, None]:
-            return block(x_TD, tokens_BS.shape[0]), None
+            return block(x_TD, tokens_BS.shape[0], how), None
 
-        table_VD = self.embed_VD[...].astype(dtype)
+        table_VD = self.embed_VD[...].astype(how.dtype)
         x_TD = table_VD[tokens_BS.reshape(-1)] * math.sqrt(self.config.d_model)
-        body = jax.checkpoint(layer) if remat else layer
-        x_TD, _ = jax.lax.scan(body, x_TD, self.blocks, unroll=self.config.n_layers if unroll else 1)
-        head_DV = table_VD.T if self.config.tied else self.head_DV[...].astype(dtype)
+        body: Callable[..., Any] = jax.checkpoint(layer) if how.remat else layer
+        x_TD, _ = jax.lax.scan(body, x_TD, self.blocks, unroll=self.config.n_layers if how.unroll else 1)
+        head_DV = table_VD.T if self.config.tied else self.head_DV[...].astype(how.dtype)
         return jnp.matmul(self.norm_final(x_TD), head_DV, preferred_element_type=jnp.float32)
 
 
-def stack(make: Callable[[], nnx.Module], layers: int) -> nnx.Module:
+def stack(make: Callable[[], M], layers: int) -> M:
     """One module whose every parameter has a leading `layer` axis."""
 
     def widen(leaf: nnx.Variable) -> nnx.Variable:

@@ -19,8 +19,8 @@ class SwiGlu(nnx.Module):
         self.w_down_FD = param((f, d), ("mlp", "embed"), 1 / math.sqrt(f))
 
     def __call__(self, x_TD: jax.Array) -> jax.Array:
-        gate_TF = jax.nn.silu(x_TD @ self.w_gate_DF[...].astype(x_TD.dtype))
-        return (gate_TF * (x_TD @ self.w_up_DF[...].astype(x_TD.dtype))) @ self.w_down_FD[...].astype(x_TD.dtype)
+        gate, up, down = (w[...].astype(x_TD.dtype) for w in (self.w_gate_DF, self.w_up_DF, self.w_down_FD))
+        return (jax.nn.silu(x_TD @ gate) * (x_TD @ up)) @ down
 
 
 class Gelu(nnx.Module):
@@ -30,7 +30,8 @@ class Gelu(nnx.Module):
         self.w_down_FD = param((f, d), ("mlp", "embed"), 1 / math.sqrt(f))
 
     def __call__(self, x_TD: jax.Array) -> jax.Array:
-        return jax.nn.gelu(x_TD @ self.w_up_DF[...].astype(x_TD.dtype)) @ self.w_down_FD[...].astype(x_TD.dtype)
+        up, down = (w[...].astype(x_TD.dtype) for w in (self.w_up_DF, self.w_down_FD))
+        return jax.nn.gelu(x_TD @ up) @ down
 
 
-MLPS: dict[str, type[nnx.Module]] = {"swiglu": SwiGlu, "gelu": Gelu}
+MLPS: dict[str, type[SwiGlu] | type[Gelu]] = {"swiglu": SwiGlu, "gelu": Gelu}

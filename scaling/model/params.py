@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from scaling.errors import UserError
 from scaling.sharding import Shardings
 
 
@@ -27,6 +28,18 @@ def param(shape: tuple[int, ...], axes: tuple[str | None, ...], std: float | Non
 
 def is_param(node: Any) -> bool:
     return isinstance(node, nnx.Variable)
+
+
+def check_divides(abstract: nnx.State, shardings: Shardings) -> None:
+    """Raise UserError where the mesh splits a dimension of some parameter into unequal parts."""
+    for leaf in jax.tree.leaves(abstract, is_leaf=is_param):
+        shape, axes = leaf.get_value().shape, leaf.get_metadata()["axes"]
+        for size, axis, parts in zip(shape, axes, shardings.split(axes), strict=True):
+            if size % parts:
+                raise UserError(
+                    f"placement.mesh {dict(shardings.mesh.shape)} splits {axis!r} of size {size} into {parts}; "
+                    f"give sizes that divide the model's."
+                )
 
 
 def initialise(abstract: nnx.State, seed: int, shardings: Shardings) -> nnx.State:
