@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from scaling.errors import RunError
+
 KEEP = 2
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(RunError):
     """A checkpoint could not be written; the one before it still stands."""
 
 
 class Checkpoints:
     def __init__(self, folder: Path) -> None:
         options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
-
-    def latest_step(self) -> int | None:
-        return self._manager.latest_step()
+        self._folder = folder.absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, step: int, state: Any, position: dict[str, Any]) -> None:
         """Write both or neither. Raises CheckpointError, naming the cause, on a full disk and the like."""
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), position=ocp.args.JsonSave(position))
         try:
-            self._manager.save(step, args=items)
+            written = self._manager.save(step, args=items)
             self._manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore reports a full disk as ValueError
-            raise CheckpointError(f"checkpoint of step {step} was not written: {_first_line(error)}") from error
+            raise CheckpointError(
+                f"checkpoint of step {step} was not written: {_first_line(error)}"
+            ) from error
+        if not written:  # Orbax skips a step at or before its newest without a word
+            raise CheckpointError(
+                f"checkpoint of step {step} was not written: {self._folder} has a newer one"
+            )
 
-    def restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        """State laid out like `like` (arrays, their shardings kept), and the position saved with it."""
+    def restore_newest(self, like: Any) -> tuple[int, Any, dict[str, Any], list[str]]:
+        """The newest checkpoint that can be read: its step (0: none), state, position; notes on the others.
+
+        The state is laid out like `like` (arrays, their shardings kept). A checkpoint that cannot be read
+        is moved to `unreadable/` beside the folder: its step will be written again.
+        """
+        notes = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state, position = self._restore(step, like)
+            except jax.errors.JaxRuntimeError:  # the device's fault (memory), not the checkpoint's
+                raise
+            except Exception as error:  # damage shows as anything: ValueError, KeyError, bare Exception
+                self._set_aside(step)
+                notes.append(f"checkpoint of step {step} cannot be read ({_first_line(error)}); set aside")
+            else:
+                return step, state, position, notes
+        return 0, like, {}, notes
+
+    def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         arguments = ocp.checkpoint_utils.construct_restore_args(shapes)
         items = ocp.args.Composite(
@@ -41,6 +66,13 @@ class Checkpoints:
         )
         restored = self._manager.restore(step, args=items)
         return restored.state, restored.position
+
+    def _set_aside(self, step: int) -> None:
+        aside = self._folder.with_name("unreadable") / str(step)
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(exist_ok=True)
+        (self._folder / str(step)).rename(aside)
+        self._manager.reload()
 
     def close(self) -> None:
         self._manager.close()

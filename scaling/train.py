@@ -6,6 +6,7 @@ step that it has just launched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -18,20 +19,26 @@ import numpy as np
 
 from scaling.accounting import counts
 from scaling.checkpoint import Checkpoints
-from scaling.config import Placement, RunConfig, to_dict
+from scaling.config import NUMERICS_VERSION, Placement, RunConfig, to_dict
 from scaling.data.batches import TrainIterator, train_batches, validation_windows
 from scaling.data.text import Prepared, open_for
-from scaling.errors import UserError
+from scaling.errors import RunError, UserError
 from scaling.evaluate import validation_loss
 from scaling.files import write_json
+from scaling.model.decoder import abstract
+from scaling.model.params import check_divides
 from scaling.optimizer import hyper
 from scaling.runs import MetricsLog, RunFolder
 from scaling.schedule import fraction_of_peak
 from scaling.sharding import Shardings, make_shardings
-from scaling.step import TrainState, compiled_eval_step, compiled_train_step, init_state, make_forward
+from scaling.step import compiled_eval_step, compiled_train_step, init_state, make_forward
 from scaling.tracking import Tracker, tracker
 
+Show = Callable[[dict[str, Any]], None]  # progress: step, steps, loss, tokens_per_second, seconds_left
+Stop = Callable[[], bool]
+
 PROGRESS_SECONDS = 0.25
+LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Interrupted(Exception):
@@ -56,59 +63,69 @@ def train(
     config: RunConfig,
     placement: Placement,
     folder: RunFolder,
-    progress: Callable[[dict[str, Any]], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    progress: Show | None = None,
+    should_stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Train `config` into `folder`, going on from its last checkpoint if there is one; returns the summary.
 
     A finished run is returned as it is. Raises Interrupted once `should_stop` turns true and the
-    state is saved, RunBusy when another process holds the folder, UserError for a config that this
-    data or machine cannot serve, CheckpointError when a checkpoint cannot be written.
+    state is saved, RunBusy when another process holds the folder, UserError, before the folder is
+    touched, for a config that this data or machine cannot serve, RunError when the folder cannot be written.
     """
-    if (folder.path / "DONE").exists():
+    if folder.finished():
         return folder.summary()
-    with folder.claim():
-        if (folder.path / "DONE").exists():
-            return folder.summary()
-        folder.create(config, placement)
-        try:
-            return Run(config, placement, folder).finish(progress or _ignore, should_stop or _never)
-        except Interrupted:
-            raise
-        except Exception as error:
-            folder.fail(f"{type(error).__name__}: {error}")
-            raise
+    run = Run(config, placement, folder)
+    try:
+        with folder.claim():
+            if folder.finished():
+                return folder.summary()
+            folder.create(config, placement)
+            try:
+                return run.finish(progress or _ignore, should_stop or _never)
+            except Interrupted:
+                raise
+            except Exception as error:
+                with contextlib.suppress(OSError):  # the disk may be full; the error itself matters more
+                    folder.fail(f"{type(error).__name__}: {error}")
+                raise
+    except OSError as error:
+        raise RunError(
+            f"run {folder.run_id} stopped at {error.filename or folder.path} ({error.strerror or error}); "
+            f"mend that and start it again: it goes on from its last checkpoint"
+        ) from error
 
 
 class Run:
-    """What one call of `train` holds: compiled steps, state, stream, logs."""
+    """What one call of `train` holds: compiled steps, state, stream, logs. Making it writes nothing."""
 
     def __init__(self, config: RunConfig, placement: Placement, folder: RunFolder) -> None:
         self.config, self.placement, self.folder = config, placement, folder
-        self.clock = Clock()
         self.notes: list[str] = []
         self.shardings: Shardings = make_shardings(placement)
         self.prepared: Prepared = open_for(config.data, placement.data_path)
         self.batches: TrainIterator = train_batches(
             self.prepared, seq_len=config.seq_len, batch_size=config.batch_size, seed=config.seed
         )
-        _check_batch(config, placement, self.shardings)
+        self.windows_WS1 = validation_windows(
+            self.prepared, seq_len=config.seq_len, val_tokens=config.data.val_tokens
+        )
+        _check(config, placement, self.shardings)
         self.device = self.shardings.mesh.devices.flat[0]
         forward = make_forward(config.model, placement, self.device.platform)
         self.train_step = compiled_train_step(forward, config.model, self.shardings)
         self.eval_step = compiled_eval_step(forward)
-        self.state: TrainState = init_state(config, self.shardings)
-        self.checkpoints = Checkpoints(folder.checkpoints)
+
+    def finish(self, progress: Show, should_stop: Stop) -> dict[str, Any]:
+        """Train to the last step, evaluate, write the outcome."""
+        self.clock = Clock()
+        self.checkpoints = Checkpoints(self.folder.checkpoints)
         self.first_step = self._resume() + 1
         self._record_placement()
-
-    def finish(self, progress: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> dict[str, Any]:
-        """Train to the last step, evaluate, write the outcome."""
         self.mirror: Tracker = tracker(self.placement, self.config, self.folder)
         self.log = MetricsLog(self.folder)
         try:
             diverged_at = self._loop(progress, should_stop)
-        except Interrupted:
+        except Exception:  # Interrupted among them
             self.mirror.finish(None)
             raise
         finally:
@@ -121,21 +138,22 @@ class Run:
         return self.folder.summary()
 
     def _resume(self) -> int:
-        """Load the newest checkpoint and cut the log back to it; returns its step (0: fresh)."""
-        step = self.checkpoints.latest_step() or 0
+        """Load the newest readable checkpoint and cut the log back to it; returns its step (0: fresh)."""
+        fresh = init_state(self.config, self.shardings)
+        step, self.state, position, self.notes = self.checkpoints.restore_newest(fresh)
         if step:
-            self.state, position = self.checkpoints.restore(step, self.state)
             self.batches.set_state(position["data"])
             self.clock = Clock(position["seconds"], position["cpu_seconds"])
+            self.notes = position["notes"] + self.notes
         self.folder.cut_metrics(step)
         return step
 
     def _save(self, step: int) -> None:
         self.log.flush()  # the log on disk reaches at least as far as the checkpoint
-        position = {"data": self._data_state, **self.clock.read()}
+        position = {"data": self._data_state, "notes": self.notes, **self.clock.read()}
         self.checkpoints.save(step, self.state, position)
 
-    def _loop(self, progress: Callable[[dict[str, Any]], None], should_stop: Callable[[], bool]) -> int | None:
+    def _loop(self, progress: Show, should_stop: Stop) -> int | None:
         """Returns the step at which the loss stopped being finite, or None."""
         config, saved_at, shown_at = self.config, time.monotonic(), 0.0
         pending: tuple[int, float, Any] | None = None
@@ -167,7 +185,8 @@ class Run:
         """Append the row of one step; False when its loss is not finite."""
         values = {name: float(value) for name, value in metrics.items()}
         tokens = step * self.config.batch_size * self.config.seq_len
-        row: dict[str, Any] = {"step": step, "tokens": tokens, "lr": lr, "seconds": self.clock.read()["seconds"]}
+        row: dict[str, Any] = {"step": step, "tokens": tokens, "lr": lr}
+        row["seconds"] = self.clock.read()["seconds"]
         row |= {name: value if np.isfinite(value) else None for name, value in values.items()}
         self.log.append(row)
         self.mirror.log(row)
@@ -201,11 +220,10 @@ class Run:
         if noise := _noise_scale(rows, config):
             summary["noise_scale_tokens"] = noise
         if diverged_at is None:
-            windows = validation_windows(self.prepared, seq_len=config.seq_len, val_tokens=config.data.val_tokens)
-            loss, error = validation_loss(self.eval_step, self.state.params, windows, self.shardings)
-            summary |= {"loss": loss, "loss_se": error, "val_tokens": windows.shape[0] * config.seq_len}
+            loss, error = validation_loss(self.eval_step, self.state.params, self.windows_WS1, self.shardings)
+            summary |= {"loss": loss, "loss_se": error, "val_tokens": len(self.windows_WS1) * config.seq_len}
             # Worse than before its first update: no power law describes this run.
-            if not np.isfinite(loss) or loss > rows[0]["loss"] > 0 and config.steps > 1:
+            if not np.isfinite(loss) or (config.steps > 1 and rows and loss > rows[0]["loss"]):
                 diverged_at = config.steps
         if diverged_at is not None:
             summary |= {"status": "diverged", "diverged_step": diverged_at, "loss": None, "loss_se": None}
@@ -222,7 +240,7 @@ class Run:
                 "devices": self.shardings.mesh.devices.size,
                 "mesh_shape": dict(self.shardings.mesh.shape),
                 "xla_threads": os.environ.get("NPROC"),
-                "versions": {name: version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "numpy")},
+                "versions": {name: version(name) for name in LIBRARIES},
                 "data": str(self.prepared.path),
             },
         )
@@ -251,7 +269,13 @@ class Rate:
         }
 
 
-def _check_batch(config: RunConfig, placement: Placement, shardings: Shardings) -> None:
+def _check(config: RunConfig, placement: Placement, shardings: Shardings) -> None:
+    if config.numerics_version != NUMERICS_VERSION:
+        raise UserError(
+            f"numerics_version is {config.numerics_version}, but this code trains {NUMERICS_VERSION} and its "
+            f"results would pass for the other's; take the code of that version, or plan the run anew."
+        )
+    check_divides(abstract(config.model)[1], shardings)
     unit = placement.microbatches * shardings.batch_shards
     if config.batch_size % unit:
         raise UserError(
@@ -268,6 +292,8 @@ def _tail_mean(rows: list[dict[str, Any]], name: str) -> float | None:
 
 def _rate(rows: list[dict[str, Any]]) -> float | None:
     """Tokens per second between the first and the last row, compilation left out."""
+    if not rows:  # the log was lost; the checkpoint was not
+        return None
     seconds = rows[-1]["seconds"] - rows[0]["seconds"]
     return (rows[-1]["tokens"] - rows[0]["tokens"]) / seconds if seconds > 0 else None
 

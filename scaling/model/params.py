@@ -36,9 +36,9 @@ def check_divides(abstract: nnx.State, shardings: Shardings) -> None:
         shape, axes = leaf.get_value().shape, leaf.get_metadata()["axes"]
         for size, axis, parts in zip(shape, axes, shardings.split(axes), strict=True):
             if size % parts:
+                mesh = dict(shardings.mesh.shape)
                 raise UserError(
-                    f"placement.mesh {dict(shardings.mesh.shape)} splits {axis!r} of size {size} into {parts}; "
-                    f"give sizes that divide the model's."
+                    f"placement.mesh {mesh} splits {axis!r} of size {size} into {parts}; give a divisor."
                 )
 
 
