@@ -57,7 +57,7 @@ def isoflop_figure(
         losses = np.concatenate([p.loss for p in profiles] + [p.curve_loss for p in profiles])
         style.log_axis(axes.xaxis, *style.padded(sizes), "params")
         style.log_axis(axes.yaxis, *style.loss_limits(losses), "loss")
-        axes.set_xlabel(f"parameters N ({n_name})")
+        axes.set_xlabel(f"parameters N ({style.count_name(n_name)})")
         axes.set_ylabel("final validation loss, nats/token")
         budgets = [
             Line2D([], [], color=k, marker="o", ms=4, label=style.power(p.c))
@@ -65,7 +65,7 @@ def isoflop_figure(
         ]
         axes.legend(
             handles=[*budgets[:14], *_key(profiles, interval_name)],
-            title=f"C, FLOPs ({c_name})",
+            title=f"C, FLOPs ({style.count_name(c_name)})",
             loc="upper left",
             bbox_to_anchor=(1.01, 1.0),
             alignment="left",
@@ -124,29 +124,13 @@ def _key(profiles: Sequence[Profile], interval_name: str) -> list[Line2D]:
 
 
 def _numbers(profiles: Sequence[Profile]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
+    parts = []
     for p in profiles:
-        names = p.runs or ("",) * len(p.n)
-        rows += [
-            {"series": "run", "c_flops": p.c, "n_params": n, "loss": x, "run": r}
-            for n, x, r in zip(p.n, p.loss, names, strict=True)
-        ]
+        names = list(p.runs) or [""] * len(p.n)
+        parts.append(style.series("run", c_flops=p.c, n_params=p.n, loss=p.loss, run=names))
         if p.n_star is not None:
-            lower, upper = p.interval or (None, None)
-            rows.append(
-                {
-                    "series": "minimum",
-                    "c_flops": p.c,
-                    "n_params": p.n_star,
-                    "loss": p.loss_star,
-                    "lower": lower,
-                    "upper": upper,
-                    "note": p.refused,
-                }
-            )
-        rows += [
-            {"series": "profile", "c_flops": p.c, "n_params": n, "loss": x}
-            for n, x in zip(p.curve_n, p.curve_loss, strict=True)
-        ]
-    columns = ["series", "c_flops", "n_params", "loss", "lower", "upper", "run", "note"]
-    return pd.DataFrame(rows, columns=columns)
+            lower, upper = p.interval or (np.nan, np.nan)
+            star = {"c_flops": p.c, "n_params": p.n_star, "loss": p.loss_star}
+            parts.append(style.series("minimum", **star, lower=lower, upper=upper, note=p.refused))
+        parts.append(style.series("profile", c_flops=p.c, n_params=p.curve_n, loss=p.curve_loss))
+    return style.stack(parts)

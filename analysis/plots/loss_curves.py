@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
+from matplotlib.lines import Line2D
 
 from analysis.plots import style
 from scaling.accounting import counts
@@ -158,11 +158,7 @@ def loss_curves_figure(
         _limits(axes, curves)
         axes.set_xlabel("training compute C, FLOPs (matmul count)")
         axes.set_ylabel("loss, nats/token")
-        bar = drawing.colorbar(ScalarMappable(norm, cmap), ax=axes, pad=0.015, aspect=28)
-        style.log_axis(bar.ax.yaxis, norm.vmin, norm.vmax, "params", 5)
-        bar.ax.grid(False)
-        bar.set_label("parameters N (total)")
-        bar.outline.set_visible(False)
+        style.colour_bar(drawing, axes, norm, cmap, "params", "parameters N (total)")
         axes.legend(handles=_legend(axes, curves, target), loc="lower left")
         return style.save(drawing, stem, _numbers(curves, target), svg)
 
@@ -209,13 +205,11 @@ def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _legend(axes: Axes, curves: Sequence[Curve], target: str | None) -> list[Any]:
-    from matplotlib.lines import Line2D
-
     grey = style.GREY
     handles = [Line2D([], [], color=grey, lw=1.0, label="training loss, smoothed")]
     if any(c.final_loss is not None and c.run != target for c in curves):
         handles.append(Line2D([], [], color=grey, marker="o", ls="", ms=4.5, label="final validation loss"))
-    handles += [line for line in axes.get_lines() if line.get_label().startswith("envelope")]  # type: ignore[union-attr]
+    handles += [line for line in axes.get_lines() if str(line.get_label()).startswith("envelope")]
     if any(c.run == target for c in curves):
         handles.append(Line2D([], [], color=style.VERMILION, marker="*", ms=9, label="held-out target run"))
     if any(c.status == "diverged" for c in curves):
@@ -227,33 +221,11 @@ def _numbers(curves: Sequence[Curve], target: str | None) -> pd.DataFrame:
     parts = []
     for curve in curves:
         seen = np.isfinite(curve.loss)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "series": "training loss",
-                    "run": curve.run,
-                    "n_params": curve.n,
-                    "c_flops": curve.c[seen],
-                    "loss": curve.loss[seen],
-                }
-            )
-        )
-    for curve in curves:
+        who = {"run": curve.run, "n_params": curve.n}
+        parts.append(style.series("training loss", **who, c_flops=curve.c[seen], loss=curve.loss[seen]))
         if curve.final_loss is not None:
-            series = "target, final validation loss" if curve.run == target else "final validation loss"
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "series": series,
-                        "run": curve.run,
-                        "n_params": curve.n,
-                        "c_flops": [curve.final_c],
-                        "loss": [curve.final_loss],
-                    }
-                )
-            )
+            name = "target, final validation loss" if curve.run == target else "final validation loss"
+            parts.append(style.series(name, **who, c_flops=curve.final_c, loss=curve.final_loss))
     flops, loss = envelope([c for c in curves if c.run != target])
-    parts.append(
-        pd.DataFrame({"series": "envelope", "run": "", "n_params": np.nan, "c_flops": flops, "loss": loss})
-    )
-    return pd.concat([p for p in parts if len(p)], ignore_index=True)
+    parts.append(style.series("envelope", run="", n_params=np.nan, c_flops=flops, loss=loss))
+    return style.stack(parts)

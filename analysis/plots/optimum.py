@@ -61,7 +61,7 @@ def optimum_figure(
 ) -> list[Path]:
     """Two panels, N*(C) and D*(C), each approach with its points; `target` FLOPs is marked.
 
-    Writes stem.png, .pdf, .csv (columns series, approach, c_flops, n_params, n_lower, n_upper, d_tokens, ...).
+    Writes stem.png, .pdf, .csv (series, approach, c_flops, n_params, d_tokens, each with lower and upper).
     """
     with style.styled():
         drawing = style.figure(3.5)
@@ -74,9 +74,9 @@ def optimum_figure(
             _frame(axes, lines, points, quantity, target)
         left.set_title("compute-optimal parameters N*")
         right.set_title("compute-optimal tokens D*")
-        left.set_ylabel(f"parameters ({n_name})")
+        left.set_ylabel(f"parameters ({style.count_name(n_name)})")
         right.set_ylabel("tokens")
-        drawing.supxlabel(f"training compute C, FLOPs ({c_name} count)", fontsize=9)
+        drawing.supxlabel(f"training compute C, FLOPs ({style.count_name(c_name)} count)", fontsize=9)
         handles, names = left.get_legend_handles_labels()
         drawing.legend(handles, names, loc="outside upper left", ncols=3, columnspacing=1.4)
         return style.save(drawing, stem, _numbers(lines, points), svg)
@@ -135,42 +135,16 @@ def _frame(
 def _numbers(lines: Sequence[Line], points: Sequence[Optimum]) -> pd.DataFrame:
     parts = []
     for p in points:
-        n_lo, n_hi = p.n_interval or (None, None)
-        d_lo, d_hi = p.d_interval or (None, None)
-        parts.append(
-            pd.DataFrame(
-                [
-                    {
-                        "series": "point",
-                        "approach": p.approach,
-                        "c_flops": p.c,
-                        "n_params": p.n,
-                        "n_lower": n_lo,
-                        "n_upper": n_hi,
-                        "d_tokens": p.d,
-                        "d_lower": d_lo,
-                        "d_upper": d_hi,
-                    }
-                ]
-            )
-        )
+        n_low, n_high = p.n_interval or (np.nan, np.nan)
+        d_low, d_high = p.d_interval or (np.nan, np.nan)
+        sizes = {"n_params": p.n, "n_lower": n_low, "n_upper": n_high}
+        tokens = {"d_tokens": p.d, "d_lower": d_low, "d_upper": d_high}
+        parts.append(style.series("point", approach=p.approach, c_flops=p.c, **sizes, **tokens))
     for x in lines:
         none = np.full(len(x.c), np.nan)
-        n_lo, n_hi = x.n_band or (none, none)
-        d_lo, d_hi = x.d_band or (none, none)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "series": "line",
-                    "approach": x.approach,
-                    "c_flops": x.c,
-                    "n_params": x.n,
-                    "n_lower": n_lo,
-                    "n_upper": n_hi,
-                    "d_tokens": x.d,
-                    "d_lower": d_lo,
-                    "d_upper": d_hi,
-                }
-            )
-        )
-    return pd.concat([p.astype({c: float for c in p.columns[2:]}) for p in parts], ignore_index=True)
+        n_lower, n_upper = x.n_band or (none, none)
+        d_lower, d_upper = x.d_band or (none, none)
+        bands = {"n_params": x.n, "n_lower": n_lower, "n_upper": n_upper}
+        bands |= {"d_tokens": x.d, "d_lower": d_lower, "d_upper": d_upper}
+        parts.append(style.series("line", approach=x.approach, c_flops=x.c, **bands))
+    return style.stack(parts)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
@@ -36,7 +37,7 @@ ORDERED_TOP = 0.88  # the last tenth of viridis is too pale for a light backgrou
 # What an axis shows; the unit and the counting convention belong in the label.
 Quantity = Literal["flops", "params", "tokens", "loss", "ratio"]
 
-_RC: dict[str, Any] = {
+_RC: Any = {  # matplotlib types the keys as a literal of all its settings
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9.5,
@@ -109,6 +110,17 @@ def save(drawing: Figure, stem: Path, numbers: pd.DataFrame, svg: bool = False) 
     return [*written, path]
 
 
+def series(name: str, **columns: Any) -> pd.DataFrame:
+    """Rows of a figure's CSV: a `series` column and the numbers drawn (arrays, or one value for all rows)."""
+    lengths = [len(v) for v in columns.values() if np.ndim(v)]
+    return pd.DataFrame({"series": name, **columns}, index=range(max(lengths, default=1)))
+
+
+def stack(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All series of a figure under one another; columns of numbers stay numbers where a series lacks them."""
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
 def ordered_colours(count: int) -> list[Any]:
     """`count` colours along viridis, dark for the first."""
     cmap = mpl.colormaps[ORDERED]
@@ -124,16 +136,30 @@ def log_colours(values: np.ndarray) -> tuple[LogNorm, Any]:
     return LogNorm(lo, hi), cmap
 
 
+def colour_bar(drawing: Figure, axes: Axes, norm: LogNorm, cmap: Any, quantity: Quantity, text: str) -> None:
+    """A bar beside `axes` for colours on a log scale."""
+    bar = drawing.colorbar(ScalarMappable(norm, cmap), ax=axes, pad=0.015, aspect=28)
+    log_axis(bar.ax.yaxis, float(norm.vmin or 1.0), float(norm.vmax or 10.0), quantity, 5)
+    bar.ax.grid(False)
+    bar.set_label(text)
+    bar.ax.spines[:].set_visible(False)
+
+
+def count_name(convention: str) -> str:
+    """How a counting convention is written in a label."""
+    written = {"6nd": "6ND", "6n": "6N", "given": "as given", "non_embedding": "non-embedding"}
+    return written.get(convention, convention)
+
+
 def log_axis(axis: Axis, low: float, high: float, quantity: Quantity, most: int = 7) -> None:
     """Log scale from `low` to `high` with at most about `most` labels that a reader can read.
 
     Decades for wide ranges, 1-2-5 or finer for narrow ones; every label is placed by hand, so no
     minor label can collide with a major one.
     """
-    name = axis.axis_name
-    axes: Axes = axis.axes
-    getattr(axes, f"set_{name}scale")("log")
-    getattr(axes, f"set_{name}lim")(low, high)
+    name = _name(axis)
+    getattr(axis.axes, f"set_{name}scale")("log")
+    getattr(axis.axes, f"set_{name}lim")(low, high)
     ticks = log_ticks(low, high, most, fewest=5 if quantity == "loss" else 4)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FixedFormatter(labels(ticks, quantity)))
@@ -144,10 +170,14 @@ def log_axis(axis: Axis, low: float, high: float, quantity: Quantity, most: int 
 
 def linear_ticks(axis: Axis, low: float, high: float, most: int = 7) -> None:
     """Linear scale with plain numbers."""
-    getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
+    getattr(axis.axes, f"set_{_name(axis)}lim")(low, high)
     ticks = _nice_linear(low, high, most)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FixedFormatter(_plain(ticks)))
+
+
+def _name(axis: Axis) -> str:
+    return "x" if axis is axis.axes.xaxis else "y"
 
 
 def log_ticks(low: float, high: float, most: int = 7, fewest: int = 4) -> list[float]:

@@ -24,7 +24,7 @@ def surface_figure(
     n_name: str = "total",
     svg: bool = False,
 ) -> list[Path]:
-    """`rows`: columns n, d, c, loss, predicted, run. `loss_at(n, d)` in nats/token; `frontier`: the efficient line.
+    """`rows`: run, n, d, c, loss, predicted. `loss_at(n, d)` in nats/token; `frontier`: the optimum along C.
 
     Left: contours of the law, isoFLOP lines, the frontier, runs coloured by the sign of their residual.
     Right: residual in percent against measured loss. Writes stem.png, .pdf, .csv (the rows and residuals).
@@ -36,7 +36,7 @@ def surface_figure(
         _contours(left, rows, loss_at, frontier)
         colours = np.where(residual > 0, ABOVE, BELOW)
         left.scatter(rows["n"], rows["d"], s=22, c=colours, edgecolors="white", linewidths=0.6, zorder=4)
-        left.set_xlabel(f"parameters N ({n_name})")
+        left.set_xlabel(f"parameters N ({style.count_name(n_name)})")
         left.set_ylabel("training tokens D")
         left.set_title("L(N, D), nats/token")
         left.legend(loc="lower left", handlelength=2, framealpha=0.85, frameon=True, edgecolor="none")
@@ -122,7 +122,7 @@ def _contours(
 def _label_places(
     n: np.ndarray, d: np.ndarray, loss: np.ndarray, levels: np.ndarray
 ) -> list[tuple[float, float]]:
-    """Where each contour meets a line near the right edge, or one near the top: clear of the runs and the frame."""
+    """Where each contour meets a line near the right edge, or one near the top: clear of runs and frame."""
     column, row = int(0.92 * n.shape[1]), int(0.94 * n.shape[0])
     places = []
     for level in levels:

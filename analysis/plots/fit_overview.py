@@ -1,0 +1,167 @@
+"""One figure for `scaling fit`: the losses with the law through them, and what it leaves unexplained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.bootstrap import array
+from analysis.isoflop import budgets
+from analysis.laws import LAWS
+from analysis.plots import style, views
+from analysis.plots.surface import residuals
+
+MOST_LEGEND = 7  # more families than this are told apart by a colour bar
+_QUANTITIES: dict[str, style.Quantity] = {"n": "params", "d": "tokens", "c": "flops"}
+
+
+def fit_figure(fit: dict[str, Any], stem: Path, *, svg: bool = False) -> list[Path]:
+    """Draw a fit file's surface, or its first one-variable law where there is no surface.
+
+    Left, by what the runs are: equal budgets (loss against N, a colour for each C), a grid (loss against
+    N, a colour for each D), else loss against C with the compute-optimal frontier. Right: residuals in
+    percent. Writes stem.png, .pdf, .csv (columns series, run, n_params, d_tokens, c_flops, loss, ...).
+    """
+    with style.styled():
+        drawing = style.figure(3.6)
+        left, right = drawing.subplots(1, 2, width_ratios=(1.6, 1), gridspec_kw={"wspace": 0.04})
+        if "chinchilla" in fit["laws"]:
+            numbers, residual = _surface(drawing, left, fit)
+        else:
+            numbers, residual = _power_law(left, fit)
+        left.set_ylabel("final loss, nats/token")
+        residuals(right, residual["loss"].to_numpy(float), residual["residual_percent"].to_numpy(float))
+        return style.save(drawing, stem, numbers, svg)
+
+
+def _surface(drawing: Figure, axes: Axes, fit: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    rows = views.rows_of(fit)
+    rows = rows.assign(residual_percent=100 * np.log(rows["loss"] / rows["predicted"]))
+    by_budget, by_tokens = _groups(rows, "c", 1.25), _groups(rows, "d", 1.03)
+    # An even grid has rows of equal C on its diagonals and equal budgets may share D: the design is
+    # what covers most runs in fewest groups.
+    choices = [
+        (_share(part, rows), -len(part), column) for part, column in ((by_budget, "c"), (by_tokens, "d"))
+    ]
+    share, _, column = max(choices)
+    if share >= 0.8:
+        curves = _families(drawing, axes, fit, by_budget if column == "c" else by_tokens, column)
+    else:
+        curves = [_cloud(drawing, axes, fit, rows)]
+    names = {"n": "n_params", "d": "d_tokens", "c": "c_flops"}
+    runs = rows.rename(columns=names)
+    return style.stack([style.series("run", **{str(c): runs[c].to_numpy() for c in runs}), *curves]), rows
+
+
+def _groups(rows: pd.DataFrame, column: str, widest: float) -> list[pd.DataFrame]:
+    """Rows that share a budget (or a number of tokens) up to a factor `widest`, three sizes or more."""
+    parts = [rows.iloc[group].sort_values("n") for group in budgets(rows[column].to_numpy(float))]
+    parts = [part for part in parts if part[column].max() <= widest * part[column].min()]
+    return [part for part in parts if len(np.unique(np.round(np.log(part["n"]), 3))) >= 3]
+
+
+def _share(groups: list[pd.DataFrame], rows: pd.DataFrame) -> float:
+    return sum(map(len, groups)) / len(rows) if len(groups) >= 2 else 0.0
+
+
+def _families(
+    drawing: Figure, axes: Axes, fit: dict[str, Any], groups: list[pd.DataFrame], column: str
+) -> list[pd.DataFrame]:
+    """Loss against N, the law through each group along the D that its runs have."""
+    curves = []
+    values = [float(np.exp(np.log(group[column]).mean())) for group in groups]
+    norm, cmap = style.log_colours(np.array(values))
+    for group, value in zip(groups, values, strict=True):
+        colour = cmap(norm(value))
+        n = np.geomspace(group["n"].min(), group["n"].max(), 60)
+        slope, at = np.polyfit(np.log(group["n"]), np.log(group["d"]), 1)
+        loss = views.loss_at(fit, n, np.exp(at + slope * np.log(n)))
+        text = style.power(value) if column == "c" else style.human(value)
+        axes.plot(n, loss, color=colour, lw=1.3, label=text)
+        axes.plot(group["n"], group["loss"], "o", ms=3.6, color=colour, mec="white", mew=0.5, zorder=3)
+        shared = {"c": "c_flops", "d": "d_tokens"}[column]
+        curves.append(style.series("law", n_params=n, loss=loss, **{shared: value}))
+    rows = pd.concat(groups)
+    style.log_axis(axes.xaxis, *style.padded(rows["n"]), "params", 5)
+    style.log_axis(axes.yaxis, *style.loss_limits([*rows["loss"], *pd.concat(curves)["loss"]]), "loss")
+    axes.set_xlabel(_name(fit, "n"))
+    if len(groups) > MOST_LEGEND:
+        style.colour_bar(drawing, axes, norm, cmap, _QUANTITIES[column], _name(fit, column))
+    else:
+        handles, names = axes.get_legend_handles_labels()
+        drawing.legend(
+            handles, names, title=_name(fit, column), loc="outside upper center", ncols=len(groups),
+            columnspacing=1.2, handlelength=1.2,
+        )  # fmt: skip
+    axes.set_title("runs and the fitted law")
+    return curves
+
+
+def _cloud(drawing: Figure, axes: Axes, fit: dict[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
+    """Loss against C, coloured by N, above the compute-optimal frontier."""
+    low, high = style.padded(rows["c"], 1.6)
+    frontier = views.frontier_of(fit, low, high)
+    assert frontier is not None  # the fit has a surface
+    norm, cmap = style.log_colours(rows["n"].to_numpy(float))
+    axes.fill_between(frontier.c, *frontier.loss_band, color=style.VERMILION, alpha=0.2, lw=0)
+    name = "law, compute-optimal (90% band)"
+    axes.plot(frontier.c, frontier.loss, color=style.VERMILION, lw=1.8, label=name)
+    look = {"norm": norm, "cmap": cmap, "s": 16, "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
+    axes.scatter(rows["c"], rows["loss"], c=rows["n"], **look)
+    style.log_axis(axes.xaxis, low, high, "flops", 6)
+    style.log_axis(axes.yaxis, *style.loss_limits([*rows["loss"], *frontier.loss]), "loss")
+    axes.set_xlabel(_name(fit, "c"))
+    axes.legend(loc="upper right")
+    style.colour_bar(drawing, axes, norm, cmap, "params", _name(fit, "n"))
+    lower, upper = frontier.loss_band
+    sizes = {"n_params": frontier.n, "d_tokens": frontier.d}
+    return style.series(
+        "law, compute-optimal", c_flops=frontier.c, loss=frontier.loss, lower=lower, upper=upper, **sizes
+    )
+
+
+def _power_law(axes: Axes, fit: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A law of one variable: all runs faint, those it was fitted on dark, the line and its band."""
+    name = next(iter(fit["laws"]))
+    law, entry = LAWS[name], fit["laws"][name]
+    column = law.inputs[0]
+    rows = pd.DataFrame(fit["rows"])
+    counted = f"n_{entry['n_count']}"
+    x_P = rows[counted if column == "n" and counted in rows else column].to_numpy(float)
+    best = np.array([[entry["parameters"][p] for p in law.names]])
+    predicted = law.family.predict(best, x_P[None])[0]
+    rows = rows.assign(x=x_P, predicted=predicted, fitted=rows["run"].isin(entry["rows_used"]))
+    low, high = style.padded(x_P, 1.5)
+    x = np.geomspace(low, high, 60)
+    line = law.family.predict(best, x[None])[0]
+    draws = array(fit["resamples"][name])
+    lower, upper = np.nanquantile(law.family.predict(draws, x[None]), views.TAILS, axis=0)
+    axes.fill_between(x, lower, upper, color=style.BLUE, alpha=0.16, lw=0)
+    axes.plot(x, line, color=style.BLUE, label="fitted power law, 90% band")
+    for fitted, colour, label in ((False, "#b3b3b3", "other runs"), (True, style.BLACK, "fitted runs")):
+        part = rows[rows["fitted"] == fitted]
+        if len(part):
+            axes.plot(part["x"], part["loss"], "o", ms=4, color=colour, mec="white", mew=0.5, label=label)
+    style.log_axis(axes.xaxis, low, high, _QUANTITIES[column], 5)
+    style.log_axis(axes.yaxis, *style.loss_limits([*rows["loss"], *line]), "loss")
+    axes.set_xlabel(_name(fit, column, entry["n_count"]))
+    axes.legend(loc="lower left")
+    curve = style.series("law", x=x, loss=line, lower=lower, upper=upper)
+    numbers = style.stack([style.series("run", **{str(c): rows[c].to_numpy() for c in rows}), curve])
+    used = rows[rows["fitted"]]
+    return numbers, used.assign(residual_percent=100 * np.log(used["loss"] / used["predicted"]))
+
+
+def _name(fit: dict[str, Any], column: str, counted: str | None = None) -> str:
+    """Axis label of column n, d or c with the counting convention that the fit used."""
+    conventions = fit["conventions"]
+    if column == "d":
+        return "training tokens D"
+    if column == "n":
+        return f"parameters N ({style.count_name(counted or conventions['n'])})"
+    return f"training compute C, FLOPs ({style.count_name(conventions['c'])})"
