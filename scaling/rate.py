@@ -36,7 +36,7 @@ REACH = 2.0  # how far outside the measured FLOPs a step a kept measurement stil
 class Rates:
     """Measured (FLOPs a step, seconds a step), ascending; `source` says of what machine and when.
 
-    FLOPs in the `matmul` convention. `compile_seconds`: the first step of a new shape, on average, nothing cached.
+    FLOPs in the `matmul` convention. `compile_seconds`: the first step of a new shape, on average.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -109,7 +109,7 @@ def measure_all(
 ) -> Rates:
     """Measure `runs` in one process for each environment, all at once as a launch would load the machine.
 
-    Compilation is measured with no cache, for that is what a fresh machine pays.
+    Compilation is as costly as the environments' cache leaves it: give none for a fresh machine's price.
     Raises RuntimeError with the last line of what a process said when it failed.
     """
     order = json.dumps({"runs": [to_dict(run) for run in runs], "placement": to_dict(placement)})
@@ -120,7 +120,7 @@ def measure_all(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={k: v for k, v in environment.items() if k != "JAX_COMPILATION_CACHE_DIR"},
+            env=dict(environment),
         )
         for environment in environments
     ]

@@ -105,10 +105,14 @@ class Sweep:
             raise UserError(f"{source} has unknown field {min(unknown)!r}; a sweep has {known}.")
         if missing := {"name", "runs"} - set(values):
             raise UserError(f"{source} has no field {min(missing)!r}; give it one.")
+        for key, kind in (("runs", list), ("run_ids", list), ("refused", list), ("design", dict)):
+            if not isinstance(values.get(key, kind()), kind):
+                shape = "a list" if kind is list else "an object"
+                raise UserError(f"{source}: {key} is {values[key]!r}; give {shape}.")
         runs = tuple(
             from_dict(RunConfig, run, f"runs[{number}]") for number, run in enumerate(values["runs"])
         )
-        for number, (run, run_id) in enumerate(zip(runs, values.get("run_ids") or [], strict=False)):
+        for number, (run, run_id) in enumerate(zip(runs, values.get("run_ids", []), strict=False)):
             if run.run_id != run_id:
                 raise UserError(
                     f"{source}: runs[{number}] hashes to {run.run_id}, not to its run_ids entry {run_id}; "
@@ -117,9 +121,9 @@ class Sweep:
         return Sweep(
             name=str(values["name"]),
             question=str(values.get("question", "")),
-            design=dict(values.get("design", {})),
+            design=values.get("design", {}),
             runs=runs,
-            refused=tuple(Refusal(str(r["label"]), str(r["reason"])) for r in values.get("refused", [])),
+            refused=tuple(from_dict(Refusal, refusal, "refused") for refusal in values.get("refused", [])),
         )
 
     def write(self, path: str | Path) -> None:

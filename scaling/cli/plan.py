@@ -110,6 +110,8 @@ def _rates(
     if measure is not False:
         note("timing a few steps of three shapes; kept for the next plan")
         try:
+            for environment in environments:
+                environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the price of shapes never compiled here
             measured = measure_all(shapes_to_measure(configs), placement, environments)
             write_rates(path, measured)
             return len(environments), measured
