@@ -70,11 +70,20 @@ class _Rows:
     loss_P: Array
 
 
-def spread(fit: dict[str, Any], n: float, tokens: float, flops: float) -> Spread:
+def history(fit: dict[str, Any]) -> Backtest:
+    """How far off the fit's own grid was about its larger runs: the same for every target."""
+    rows = _rows(fit)
+    return backtest(rows.n_P, rows.d_P, rows.c_P, rows.loss_P, _objective(fit))
+
+
+def spread(
+    fit: dict[str, Any], n: float, tokens: float, flops: float, past: Backtest | None = None
+) -> Spread:
     """Quantiles of the final loss of one new run, from the fit's Chinchilla law.
 
-    n and flops by the conventions of the fit's law and rows. Same fit, same numbers.
-    Raises UserError when the fit holds no Chinchilla law.
+    n and flops by the conventions of the fit's law and rows; `past` is `history(fit)`, given where
+    many targets are asked about. Same fit, same numbers. Raises UserError when the fit holds no
+    Chinchilla law.
     """
     best_K, draws_RK = surface(fit)
     rows = _rows(fit)
@@ -82,7 +91,7 @@ def spread(fit: dict[str, Any], n: float, tokens: float, flops: float) -> Spread
     log_law = float(np.log(predict(best_K, *target)[0, 0]))
     log_law_R = np.log(predict(draws_RK, *target)[:, 0])
     residual_P = np.log(rows.loss_P / predict(best_K, rows.n_P, rows.d_P)[0])
-    past = backtest(rows.n_P, rows.d_P, rows.c_P, rows.loss_P, _objective(fit))
+    past = past or history(fit)
 
     rng = np.random.default_rng(0)
     count = len(residual_P)
