@@ -31,6 +31,5 @@ def validation_loss(
         padded = np.resize(batch, (rows, batch.shape[1]))  # repeats rows; one compiled shape
         pending.append((eval_step(params, jax.device_put(padded, sharding)), len(batch)))
     losses_W = np.concatenate([np.asarray(losses)[:count] for losses, count in pending]).astype(np.float64)
-    return float(losses_W.mean()), float(losses_W.std(ddof=1) / np.sqrt(len(losses_W))) if len(
-        losses_W
-    ) > 1 else 0.0
+    error = losses_W.std(ddof=1) / np.sqrt(len(losses_W)) if len(losses_W) > 1 else 0.0
+    return float(losses_W.mean()), float(error)
