@@ -63,6 +63,8 @@ class Reading:
             unit = getattr(self, f"{name}_unit")
             if unit not in units:
                 raise UserError(f"--{name}-unit is {unit!r}; choose from {', '.join(units)}.")
+        if self.step and not self.run:
+            raise UserError(f"--step {self.step} orders the rows of a run; name the run's column with --run.")
 
     @property
     def names_columns(self) -> bool:
@@ -79,8 +81,8 @@ class Canonical:
     notes: list[str]
 
 
-def canonical(raw: pd.DataFrame, reading: Reading, source: str) -> Canonical:
-    """Read `raw` as one row per run.
+def canonical(raw: pd.DataFrame, reading: Reading, source: str, loss: bool = True) -> Canonical:
+    """Read `raw` as one row per run; without `loss`, rows are runs to predict.
 
     Raises UserError for a column that is missing and for a value that is not a positive finite
     number in a row that counts. Rows whose status says they did not finish are dropped by name.
@@ -89,7 +91,7 @@ def canonical(raw: pd.DataFrame, reading: Reading, source: str) -> Canonical:
         raise UserError(f"{source} holds no rows; give a table with one row per run.")
     raw = raw.rename(columns=lambda name: str(name).strip()).reset_index(drop=True)
     notes: list[str] = []
-    columns = _choose(raw, reading, source, notes)
+    columns = _choose(raw, reading, source, notes, loss)
     frame = raw.assign(_row=np.arange(1, len(raw) + 1))
     label = _labels(frame, reading, source, notes)
     frame = frame.assign(_run=label)
@@ -130,14 +132,16 @@ def _listing(raw: pd.DataFrame) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _choose(raw: pd.DataFrame, reading: Reading, source: str, notes: list[str]) -> dict[str, str]:
+def _choose(
+    raw: pd.DataFrame, reading: Reading, source: str, notes: list[str], loss: bool
+) -> dict[str, str]:
     """Which column holds which quantity. Two of n, d, c named: the third is computed, not sought."""
     columns = {
         name: _named(raw, name, column, source)
         for name in ("n", "d", "c", "loss")
         if (column := getattr(reading, name)) is not None
     }
-    sought = ["loss"] if "loss" not in columns else []
+    sought = ["loss"] if loss and "loss" not in columns else []
     if len(columns.keys() & {"n", "d", "c"}) < 2:
         sought = [name for name in ("n", "d", "c") if name not in columns] + sought
     for name in sought:
@@ -145,8 +149,10 @@ def _choose(raw: pd.DataFrame, reading: Reading, source: str, notes: list[str]) 
             continue
         if (found := _find(raw, name)) is not None and found not in columns.values():
             columns[name] = found
-            notes.append(f"column {found!r} is taken as {name}; --{name} COLUMN chooses another")
-    missing = "loss" if "loss" not in columns else None
+    by_name = [f"{columns[name]} as {name}" for name in sought if name in columns]
+    if by_name:
+        notes.append(f"columns found by name: {', '.join(by_name)}")
+    missing = "loss" if loss and "loss" not in columns else None
     if len(columns.keys() & {"n", "d", "c"}) < 2:
         missing = "n" if "n" not in columns and "d" in columns else "d" if "n" in columns else "n and d"
     if missing:
@@ -249,5 +255,5 @@ def _look_at_units(
                 f"the largest {columns[name]} is {largest:g}: it looks like {words}; "
                 f"--{name}-unit {guess} says so"
             )
-    if float(values["loss"].max()) > 50:
+    if "loss" in values and float(values["loss"].max()) > 50:
         notes.append(f"the largest loss is {values['loss'].max():g}: losses are read as nats per token")

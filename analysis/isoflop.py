@@ -106,9 +106,10 @@ def isoflop(
         columns.append((c, best, drawn, log_d[0], log_d[1]))
         described.append(entry | _describe(best, float(log_d[0][0])))
     if len(columns) < MINIMUM_BUDGETS:
-        refused = [f"{entry['c']:.3g} ({entry['refused']})" for entry in described if "refused" in entry]
+        refused = [f"{part['c']:.3g} FLOPs ({part['refused']})" for part in described if "refused" in part]
         why = f"needs {MINIMUM_BUDGETS} budgets with a minimum inside their sizes, has {len(columns)}"
-        why += f"; refused {', '.join(refused)}" if refused else ""
+        why += f"; refused {', '.join(refused[:4])}" if refused else ""
+        why += f" and {len(refused) - 4} more" if len(refused) > 4 else ""
         return {"skipped": why, "budgets": described}, None
     entry, resamples = power_laws(
         np.log([c for c, *_ in columns]),

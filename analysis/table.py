@@ -82,11 +82,13 @@ def load(source: str, reading: Reading | None = None) -> Runs:
         raise UserError(
             f"{source} does not exist; give a CSV or parquet file, a folder of runs or wandb:ENTITY/PROJECT."
         )
-    return from_frame(_read(path), reading, source, path.stem)
+    return from_frame(read(path), reading, source, path.stem)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Text columns stay text, so that an error can show what the file says."""
+def read(path: Path) -> pd.DataFrame:
+    """A CSV (comma, semicolon or tab), parquet or JSON-lines file. Raises UserError when it is none."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a CSV, parquet or JSON-lines file.")
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)

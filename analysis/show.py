@@ -1,0 +1,183 @@
+"""Fits and predictions as text for a terminal. Numbers shown are rounded; files hold them whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from analysis.laws import LAWS
+
+_COUNTS = {"given": "as given", "6nd": "6ND"}
+
+
+def console() -> Console:
+    """Standard output, wide enough for the tables where it is no terminal."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=110)
+
+
+def number(value: float | None) -> str:
+    """Three to five significant digits; powers of ten beyond a million."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if size and (size >= 1e6 or size < 1e-3):
+        return f"{value:.3e}"
+    return f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
+
+
+def between(interval: list[float] | None) -> str:
+    return "open" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+
+
+def fit_text(content: dict[str, Any]) -> RenderableType:
+    """Laws with their constants, intervals and certificates, the three approaches, the optimum."""
+    parts: list[RenderableType] = [_heading(content), ""]
+    for name, law in content["laws"].items():
+        parts += [_law(name, law, content), ""]
+    if content["skipped"]:
+        parts += [Text(f"skipped  {name}: {reason}") for name, reason in content["skipped"].items()] + [""]
+    parts += [_approaches(content), ""]
+    if content["optimum"]:
+        parts += [_optimum(content), ""]
+    return Group(*parts)
+
+
+def _heading(content: dict[str, Any]) -> Text:
+    kept, stated, drawn = content["conventions"], content["objective"], content["bootstrap"]
+    delta = f" {stated['delta']:g}" if stated["delta"] else ""
+    names = {key: _COUNTS.get(value, value) for key, value in kept.items()}
+    return Text(
+        f"{content['source']}: {content['rows_used']} runs"
+        + (f", {len(content['rows_dropped'])} left out" if content["rows_dropped"] else "")
+        + f" · N {names['n']}, C {names['c']}\n"
+        f"objective: sum of {stated['name']}{delta} of the residual in {stated['residual']}"
+        f" · intervals: {drawn['level']:.0%}, {drawn['resamples']:,} resamples by {drawn['unit']}",
+        style="bold",
+    )
+
+
+def _law(name: str, law: dict[str, Any], content: dict[str, Any]) -> RenderableType:
+    rows = "rows" if law["rows"] == "all" else "frontier rows"
+    n_count = f", N {_COUNTS.get(law['n_count'], law['n_count'])}" if law["n_count"] else ""
+    title = Text.assemble(
+        (name, "bold"), f"  {law['formula']}  · {len(law['rows_used'])} {rows}{n_count}"
+        f" · rms {law['rms']:.2%} · objective {law['objective_value']:.6g}",
+    )  # fmt: skip
+    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    for justify in ("left", "right", "right", "left"):
+        table.add_column(no_wrap=True, justify=justify)
+    meaning = {parameter.name: parameter.meaning for parameter in LAWS[name].parameters}
+    for constant, value in law["parameters"].items():
+        loose = constant in law["not_determined"]
+        unit = law["units"][constant]
+        table.add_row(
+            constant,
+            "not determined" if loose else number(value),
+            between(law["intervals"][constant]),
+            meaning[constant] + (f", {unit}" if unit else ""),
+        )
+    for constant, value in law["derived"].items():
+        word = "N* ~ C^a" if constant == "a" else "D* ~ C^b"
+        interval = between(law["derived_intervals"][constant])
+        table.add_row(constant, number(value), interval, f"{word} where C = 6ND")
+    return Group(title, table, _certificate(law["certificate"]))
+
+
+def _certificate(found: dict[str, Any]) -> Text:
+    second = found["second_solver"]
+    words = [
+        "certified" if found["converged"] else "NOT CERTIFIED",
+        f"gradient {found['gradient']:.0e}",
+        "Hessian singular" if found["condition"] is None else f"Hessian condition {found['condition']:.0f}",
+        "exact fit" if second is None else f"scipy ends {second:+.0e} from it",
+    ]
+    if found["starts"] > 1:
+        words.append(f"{round(found['agree'] * found['starts'])} of {found['starts']} starts end here")
+    if found["at_bounds"]:
+        words.append(f"at its bound: {', '.join(found['at_bounds'])}")
+    return Text("  " + " · ".join(words), style="dim" if found["converged"] else "bold red")
+
+
+def _approaches(content: dict[str, Any]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), title="Growth with compute", title_justify="left")
+    for column in ("approach", "a in N* ~ C^a", "interval", "b in D* ~ C^b", "interval ", "from"):
+        table.add_column(column, no_wrap=column != "from", overflow="fold")
+    numbered = {"envelope": "1 envelope", "isoflop": "2 isoFLOP", "parametric": "3 parametric"}
+    remarks = []
+    for name, entry in content["approaches"].items():
+        if "skipped" in entry:
+            remarks.append(Text(f"skipped  {numbered[name]}: {entry['skipped']}"))
+            continue
+        source = {
+            "envelope": f"{len(entry['points'])} runs",
+            "isoflop": f"{len(entry['points'])} budgets",
+            "parametric": "the surface",
+        }[name]
+        table.add_row(
+            numbered[name], f"{entry['a']:.3f}", between(entry["a_interval"]),
+            f"{entry['b']:.3f}", between(entry["b_interval"]), source,
+        )  # fmt: skip
+        remarks += [
+            Text(f"refused  {part['c']:.3g} FLOPs: {part['refused']}")
+            for part in entry.get("budgets", [])
+            if "refused" in part and part["rows"] >= 3
+        ]
+    return Group(table, *remarks) if table.rows else Group(*remarks)
+
+
+def _optimum(content: dict[str, Any]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), title="Compute-optimal runs", title_justify="left")
+    for column in ("C, FLOPs", "N*", "interval", "D*, tokens", "D*/N*", "loss, nats/token", "interval "):
+        table.add_column(column, no_wrap=True)
+    for row in content["optimum"]:
+        table.add_row(
+            f"{row['flops']:.0e}", number(row["n"]), between(row["n_interval"]), number(row["d"]),
+            f"{row['tokens_per_parameter']:.3g}", f"{row['loss']:.4g}", between(row["loss_interval"]),
+        )  # fmt: skip
+    return table
+
+
+def answer_text(found: dict[str, Any]) -> RenderableType:
+    """The answer of `scaling predict` for a budget."""
+    best, kept = found["optimum"], {k: _COUNTS.get(v, v) for k, v in found["conventions"].items()}
+    head = Text(
+        f"{found['flops']:.4g} FLOPs (C {kept['c']}, N {kept['n']}), "
+        f"{found['flops_over_largest_fitted']:.3g} x the largest fitted run of {found['fit']}",
+        style="bold",
+    )
+    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    table.add_row("parameters N*", number(best["n"]), between(best["n_interval"]))
+    table.add_row("tokens D*", number(best["d"]), between(best["d_interval"]))
+    ratio, ratio_interval = best["tokens_per_parameter"], best["tokens_per_parameter_interval"]
+    table.add_row("tokens per parameter", number(ratio), between(ratio_interval))
+    table.add_row("loss, nats/token", f"{found['loss']:.4f}", f"{between(found['interval'])}, of one new run")
+    for name, entry in found["approaches"].items():
+        table.add_row(f"by {name}", f"N* {number(entry['n'])}", f"D* {number(entry['d'])}")
+    if line := found["straight_line"]:
+        table.add_row("straight line", f"{line['loss']:.4f}", between(line["interval"]))
+    parts: list[RenderableType] = [head, table]
+    if run := found["run"]:
+        parts.append(
+            Text(
+                f"nearest run to build: {run['run_id']} · width {run['d_model']}, {run['n_layers']} layers, "
+                f"N {number(run['n'])} · {run['steps']:,} steps of {run['batch_tokens']:,} tokens, "
+                f"lr {run['lr']:g} · loss {run['loss']:.4f} ({between(run['interval'])})"
+            )
+        )
+    return Group(*parts)
+
+
+def points_text(rows: list[dict[str, Any]]) -> RenderableType:
+    """The predictions of `scaling predict --at`."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("run", "N", "D", "loss, nats/token", "90% interval of a run"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["run"], number(row["n"]), number(row["d"]), f"{row['loss']:.4f}", between(row["interval"])
+        )
+    return table
