@@ -221,7 +221,10 @@ def _dot(where: str, name: str) -> str:
 
 def _short(value: Any) -> str:
     """A value as an error quotes it: on one line, however long it is."""
-    return reprlib.repr(value)
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return "too long to print"
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
