@@ -31,6 +31,8 @@ from scaling.config import Placement, RunConfig, to_dict
 from scaling.runs import RunBusy
 from sweeps.sweep import Sweep
 
+LEAVE_SECONDS = 20.0
+
 
 class Worker:
     """One worker process, seen from the launcher."""
@@ -70,13 +72,20 @@ class Worker:
         return [json.loads(line) for line in lines]
 
     def end(self, kill: bool = False) -> int:
-        """Close its input, which ends an idle worker and makes a busy one save, and wait for it."""
+        """Close its input, on which a worker with no run in hand leaves, and wait for it.
+
+        One that cannot finish leaving is killed: it has nothing left to save.
+        """
         if kill:
             self.process.kill()
         assert self.process.stdin is not None and self.process.stdout is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
-        code = self.process.wait()
+        try:
+            code = self.process.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
         self.process.stdout.close()
         return code
 

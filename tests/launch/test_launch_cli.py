@@ -130,10 +130,30 @@ def test_bad_arguments_are_one_sentence_and_leave_nothing(here: Path) -> None:
 
 def test_a_worker_for_each_core_each_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.delenv("NPROC", raising=False)
     environments = worker_environments(Placement(device="cpu"))
     assert len(environments) == 3 and len(worker_environments(Placement(device="cpu"), 5)) == 5
     assert {environment["NPROC"] for environment in environments} == {"1"}
     assert {environment["JAX_PLATFORMS"] for environment in environments} == {"cpu"}
+
+
+def test_a_worker_computes_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NPROC", raising=False)
+    code = """
+import time, jax, jax.numpy as jnp
+multiply = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: jnp.tanh(y @ y), x))
+x = jnp.full((600, 600), 1e-3)
+multiply(x).block_until_ready()
+wall, cpu = time.perf_counter(), time.process_time()
+for _ in range(3):
+    multiply(x).block_until_ready()
+print((time.process_time() - cpu) / (time.perf_counter() - wall))
+"""
+    [environment] = worker_environments(Placement(device="cpu"), 1)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) <= 1.1
 
 
 def test_a_device_that_is_not_here_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
