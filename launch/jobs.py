@@ -7,6 +7,7 @@ from pathlib import Path
 from launch.executor import Job
 from scaling.accounting import run_flops
 from scaling.config import Placement, RunConfig
+from scaling.errors import UserError
 from scaling.runs import RunFolder
 from sweeps.sweep import Sweep
 
@@ -46,5 +47,11 @@ def start_order(job: Job) -> tuple[float, float]:
 
 
 def store_sweep(sweep: Sweep, folder: Path) -> None:
-    """Write `folder/sweep.json`, whole. It says which run folders beside it are the sweep's."""
-    sweep.write(folder / "sweep.json")
+    """Write `folder/sweep.json`, whole. It says which run folders beside it are the sweep's.
+
+    Raises UserError when the folder cannot be written.
+    """
+    try:
+        sweep.write(folder / "sweep.json")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); name another with --runs.") from None

@@ -44,6 +44,10 @@ class Row:
     def fraction(self) -> float:
         return 1.0 if self.status in ("done", "diverged", "finished") else self.step / self.job.config.steps
 
+    @property
+    def first_fraction(self) -> float:
+        return (self.first_step or 0) / self.job.config.steps
+
 
 class Progress:
     """Follows events; knows how far each run and the whole launch are."""
@@ -52,7 +56,6 @@ class Progress:
         self.rows = {job.run_id: Row(job) for job in jobs}
         self.workers = workers
         self._clock = clock
-        self._started = clock()
 
     def take(self, event: Event) -> Row:
         row = self.rows[event.run_id]
@@ -87,14 +90,22 @@ class Progress:
         return sum(row.job.flops * row.fraction for row in self.rows.values()) / total if total else 1.0
 
     def seconds_left(self) -> float | None:
-        """At the FLOP/s of this launch so far, and no less than its slowest run in hand."""
-        here = [row for row in self.rows.values() if row.status != "finished"]
-        worked = sum(r.job.flops * (r.fraction - (r.first_step or 0) / r.job.config.steps) for r in here)
-        left = sum(row.job.flops * (1 - row.fraction) for row in here if row.status not in ENDED)
+        """Work left, shared among the workers, and no less than the longest run in hand.
+
+        A run in hand is timed by its own rate, one in the queue by the FLOP/s of those before it.
+        """
+        rows = [row for row in self.rows.values() if row.started]
+        worked = sum(row.job.flops * (row.fraction - row.first_fraction) for row in rows)
+        took = sum(row.seconds or self._clock() - row.started for row in rows)
         if worked <= 0:
             return None
-        slowest = max((row.seconds_left or 0.0 for row in here), default=0.0)
-        return max(left / worked * (self._clock() - self._started), slowest)
+        left = [self._row_left(row, worked / took) for row in self.rows.values() if row.status not in ENDED]
+        return max(sum(left) / max(1, min(self.workers, len(left))), *left, 0.0)
+
+    def _row_left(self, row: Row, flops_per_second: float) -> float:
+        if row.seconds_left is not None:
+            return row.seconds_left
+        return row.job.flops * (1 - row.fraction) / flops_per_second
 
 
 @contextmanager
@@ -201,7 +212,7 @@ def short(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0.4 -> 0 s; 75 -> 1 min 15 s; 7300 -> 2 h 2 min."""
+    """0.4 -> 0 s; 75 -> 1 min 15 s; 7300 -> 2 h 1 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -132,12 +132,13 @@ def _train_one(order: dict[str, Any], orders: Orders, say: Say) -> bool:
 
 
 def _failed(folder: RunFolder, error_log: Path, error: Exception, say: Say) -> bool:
-    """Leave the traceback in the run folder; on a full disk even that may fail, and the log has it."""
+    """Leave the traceback in the run folder and the log; on a full disk the launcher hears all the same."""
     data = {"error": f"{type(error).__name__}: {error}"}
-    traceback.print_exc()
     with contextlib.suppress(OSError):
         error_log.write_text(traceback.format_exc())
         data["where"] = str(error_log)
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
     say("failed", folder.run_id, data)
     return False
 
