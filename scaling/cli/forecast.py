@@ -213,7 +213,7 @@ def _show_forecast(found: Forecast) -> None:
         print(f"straight  none: {line['skipped']}")
     else:
         print(f"straight  {line['loss']:.4f} nats/token, 90% {_between(line['interval'])}")
-    print(f"interval  {forecast['interval_method']}")
+    print(f"interval  {_parts(forecast)}")
     print(f"written   {found.path}")
 
 
@@ -242,6 +242,15 @@ def _show_score(scored: list[Forecast], run: RunFolder) -> None:
             table.add_row("straight line", f"{line['loss']:.4f}", *cells)
     Console(soft_wrap=True).print(table)
     print(f"{scored[0].path}: registered {scored[0].registered_at}, the one that counts; run {run.path}")
+
+
+def _parts(forecast: dict[str, Any]) -> str:
+    """What makes the interval wide: the 90% half-width of each part, in per cent of the loss."""
+    widths, trials = forecast["half_widths_90_log_loss"], len(forecast["backtest"]["trials"])
+    said = f"law ±{100 * widths['law']:.1f}%, a run's scatter ±{100 * widths['scatter']:.1f}%, "
+    if widths["drift"] is None:
+        return said + "the law's drift unknown: the grid is too small to hide its larger runs"
+    return said + f"the law's drift ±{100 * widths['drift']:.1f}% ({trials} of the grid's own runs forecast)"
 
 
 def _between(interval: Sequence[float] | None) -> str:
