@@ -59,22 +59,11 @@ def forecast(
     from analysis.fit import load_fit
     from analysis.forecast import register as register_forecast
     from analysis.score import load_forecasts
-    from scaling.config import load_run_config
 
-    if (config is None) == (flops is None):
-        raise UserError("the target is not one run; give either --flops or the file of a RunConfig.")
     fitted = load_fit(fit)
     folder = sweep or _sweep_of(fitted)
     text = data or _text_of(runs / folder)
-    if config is None:
-        from analysis.predict import buildable
-
-        target = buildable(fitted, flops, seed=seed)
-    else:
-        try:
-            target = load_run_config(config.read_text(), str(config))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{config} cannot be read ({error}); give a RunConfig as JSON.") from None
+    target = _target_of(fitted, config, flops, seed)
     notes: list[str] = []
     before = {found.path for found in load_forecasts(forecasts, {target.run_id}, notes)}
     for remark in notes:
@@ -142,6 +131,20 @@ def verify(
         _show_score(scored, run)
     if run.status() != "done":
         raise typer.Exit(1)
+
+
+def _target_of(fit: dict[str, Any], config: Path | None, flops: float | None, seed: int) -> RunConfig:
+    from analysis.predict import buildable
+    from scaling.config import load_run_config
+
+    if flops is not None and config is None:
+        return buildable(fit, flops, seed=seed)
+    if flops is not None or config is None:
+        raise UserError("the target is not one run; give either --flops or the file of a RunConfig.")
+    try:
+        return load_run_config(config.read_text(), str(config))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{config} cannot be read ({error}); give a RunConfig as JSON.") from None
 
 
 def _sweep_of(fit: dict[str, Any]) -> str:
