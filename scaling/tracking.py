@@ -11,15 +11,16 @@ validation loss and nothing else; its config holds `mirror_config`, its summary 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
+from scaling import wandb_session
 from scaling.accounting import counts
 from scaling.config import Placement, RunConfig, to_dict
 from scaling.runs import RunFolder
+from scaling.wandb_session import reason
 
 INIT_SECONDS = 5.0  # an unreachable server may delay the start of a run by about twice this, once a process
 FINISH_SECONDS = 30.0  # and its end by this much, when rows are still on their way
@@ -63,7 +64,7 @@ def tracker(placement: Placement, config: RunConfig, folder: RunFolder) -> Track
         return _Wandb(placement, config, folder)
     # Anything at all: a broken mirror must not stop a run.
     except Exception as error:
-        return Off([f"wandb did not start ({_reason(error)}); the run goes on, its folder has everything"])
+        return Off([f"wandb did not start ({reason(error)}); the run goes on, its folder has everything"])
 
 
 def mirror_config(config: RunConfig) -> dict[str, Any]:
@@ -119,12 +120,12 @@ class _Wandb:
         start = _starter(placement, config, folder)
         if placement.wandb == "online":
             try:
-                _log_in()
+                _check_key()
                 return start("online")
             except Exception as error:
                 _give_up()
                 self.notes.append(
-                    f"wandb cannot be reached ({_reason(error)}); logging offline,"
+                    f"wandb cannot be reached ({reason(error)}); logging offline,"
                     f" `wandb sync {folder.path}/wandb/offline-run-*` uploads it later"
                 )
         return start("offline")
@@ -158,7 +159,7 @@ class _Wandb:
         except Exception as error:
             self._run = None
             _give_up()
-            self.notes.append(f"wandb gave up ({_reason(error)}); the run goes on, its folder has everything")
+            self.notes.append(f"wandb gave up ({reason(error)}); the run goes on, its folder has everything")
 
 
 def _starter(
@@ -170,7 +171,7 @@ def _starter(
     entity, _, project = placement.wandb_project.rpartition("/")
 
     def start(mode: Literal["online", "offline"]) -> Any:
-        _quiet_session()
+        wandb_session.start()
         return wandb.init(
             mode=mode,
             entity=entity or None,
@@ -198,35 +199,17 @@ def _starter(
     return start
 
 
-def _log_in() -> None:
+def _check_key() -> None:
     """Raise where there is no key, in place of wandb's prompt, or where the server failed a moment ago."""
-    import wandb
-
     if time.monotonic() < _unreachable_until:
         raise RuntimeError("it failed for an earlier run of this process")
-    _quiet_session()
-    if not wandb.login(prompt=False, verify=False):
+    if not wandb_session.has_key():
         raise RuntimeError("no API key; run `wandb login` or set WANDB_API_KEY")
-
-
-def _quiet_session() -> None:
-    """Settings of the session count from its first use; later calls change nothing."""
-    import wandb
-
-    wandb.setup(wandb.Settings(silent=True))
 
 
 def _give_up() -> None:
     """Leave the server alone for a while, and end the session: it may be broken, and holds the run's id."""
-    import wandb
-
     global _unreachable_until
     if time.monotonic() >= _unreachable_until:
         _unreachable_until = time.monotonic() + _RETRY_SECONDS
-    with contextlib.suppress(Exception):
-        wandb.teardown()
-
-
-def _reason(error: Exception) -> str:
-    """The error on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    wandb_session.abandon()

@@ -104,6 +104,7 @@ class FakeWandb:
             "displayName": f"name of {run_id}",
             "projectId": "1",
             "state": run["state"],
+            "group": run.get("group"),
             "config": json.dumps(config),
             "summaryMetrics": json.dumps(run["summary"]),
             "systemMetrics": "{}",
