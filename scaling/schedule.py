@@ -16,7 +16,8 @@ def fraction_of_peak(schedule: ScheduleConfig, step: int, steps: int) -> float:
 
     Warmup is linear and reaches the peak at its last step. `cosine` falls to `final` over the rest
     (Loshchilov & Hutter 2017, eq. 5); `wsd` holds, then falls linearly over the last `decay` of the
-    run (Haegele et al. 2024). Both reach `final` at step == steps.
+    run (Haegele et al. 2024). Both reach `final` at step == steps, unless every step is warmup or
+    `decay` is 0.
     """
     warmup = max(1, round(schedule.warmup * steps)) if schedule.warmup > 0 else 0
     if step < warmup:
@@ -26,7 +27,7 @@ def fraction_of_peak(schedule: ScheduleConfig, step: int, steps: int) -> float:
     if schedule.name == "cosine":
         progress = (step - warmup) / max(1, steps - warmup)
         return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * progress))
-    cooldown = min(round(schedule.decay * steps), steps - warmup)
+    cooldown = min(max(1, round(schedule.decay * steps)), steps - warmup) if schedule.decay > 0 else 0
     remaining = steps - step
     if cooldown == 0 or remaining >= cooldown:
         return 1.0

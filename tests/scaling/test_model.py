@@ -1,0 +1,282 @@
+"""The decoder against one written in plain NumPy, causality by gradient, and its initial values."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from scipy.special import log_softmax
+from tiny import CPU, MODEL
+
+from scaling.config import ModelConfig, Placement
+from scaling.model.attention import rotate
+from scaling.model.decoder import abstract
+from scaling.model.params import initialise, is_param
+from scaling.sharding import make_shardings
+from scaling.step import Forward, make_forward
+
+FLOAT32 = Placement(device="cpu", compute_dtype="float32")
+VOCAB, BATCH, SEQ_LEN = 40, 2, 9
+
+# Untied, so that the table is the input alone.
+SHAPES = {
+    "multi-head, SwiGLU": dataclasses.replace(MODEL, n_kv_heads=4, vocab_size=VOCAB),
+    "grouped-query, GELU": dataclasses.replace(MODEL, mlp="gelu", vocab_size=VOCAB),
+    "multi-query, SwiGLU": dataclasses.replace(MODEL, n_kv_heads=1, vocab_size=VOCAB),
+}
+TIED = dataclasses.replace(MODEL, n_kv_heads=4, tied=True, vocab_size=VOCAB)
+
+# How layers are walked and attention is cut: as on CPU, and as on an accelerator.
+WAYS = [(shape, "cpu") for shape in SHAPES] + [("grouped-query, GELU", "gpu")]
+
+
+def forward_of(model: ModelConfig, platform: str = "cpu", **placement: Any) -> Forward:
+    return make_forward(model, dataclasses.replace(FLOAT32, **placement), platform)
+
+
+@functools.cache
+def losses_and_gradient(shape: str, platform: str, remat: str = "none") -> Any:
+    """(params, tokens, weights_BS) -> (losses_BS, gradient of their weighted sum); compiled once a way."""
+    forward = forward_of(SHAPES[shape], platform, remat=remat)
+
+    def weighted(params: nnx.State, tokens: jax.Array, weights_BS: jax.Array) -> tuple[jax.Array, jax.Array]:
+        losses_BS = forward.losses(params, tokens)
+        return (losses_BS * weights_BS).sum(), losses_BS
+
+    both = jax.jit(jax.value_and_grad(weighted, has_aux=True))
+
+    def call(params: nnx.State, tokens: np.ndarray, weights_BS: np.ndarray) -> tuple[np.ndarray, nnx.State]:
+        (_, losses_BS), grads = both(params, tokens, weights_BS.astype(np.float32))
+        return np.asarray(losses_BS), grads
+
+    return call
+
+
+def random_params(model: ModelConfig, seed: int = 0) -> nnx.State:
+    """Initial values, the gains (ones by rule) drawn at random too."""
+    params = initialise(abstract(model)[1], seed, make_shardings(CPU))
+    generator = np.random.default_rng(seed)
+
+    def stir(leaf: nnx.Variable) -> nnx.Variable:
+        noise = generator.standard_normal(leaf.get_value().shape).astype(np.float32)
+        return leaf.replace(leaf.get_value() + 0.3 * noise) if leaf.get_metadata()["std"] is None else leaf
+
+    return jax.tree.map(stir, params, is_leaf=is_param)
+
+
+def random_tokens(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, VOCAB, (BATCH, SEQ_LEN + 1)).astype(np.uint8)
+
+
+# The decoder in NumPy, float64, one sequence, one head and one query at a time.
+
+
+def rms_norm(x: np.ndarray, gain: np.ndarray, eps: float) -> np.ndarray:
+    return x / np.sqrt((x**2).mean() + eps) * gain
+
+
+def rotated(x: np.ndarray, position: int, theta: float) -> np.ndarray:
+    """Su et al. 2021, eq. 15, channel i paired with channel i + d/2."""
+    half = len(x) // 2
+    out = np.empty_like(x)
+    for i in range(half):
+        angle = position * theta ** (-2 * i / len(x))
+        out[i] = x[i] * math.cos(angle) - x[i + half] * math.sin(angle)
+        out[i + half] = x[i + half] * math.cos(angle) + x[i] * math.sin(angle)
+    return out
+
+
+def attention(x: np.ndarray, w: dict[str, np.ndarray], model: ModelConfig) -> np.ndarray:
+    out = np.zeros((len(x), model.d_model))
+    group = model.n_heads // model.n_kv_heads
+    for head in range(model.n_heads):
+        shared = head // group
+        for t in range(len(x)):
+            query = rotated(x[t] @ w["w_q_DHN"][:, head], t, model.rope_theta)
+            scores, values = [], []
+            for s in range(t + 1):
+                key = rotated(x[s] @ w["w_k_DKN"][:, shared], s, model.rope_theta)
+                scores.append(query @ key / math.sqrt(model.d_head))
+                values.append(x[s] @ w["w_v_DKN"][:, shared])
+            weights = np.exp(np.array(scores) - max(scores))
+            out[t] += (weights / weights.sum()) @ np.array(values) @ w["w_o_HND"][head]
+    return out
+
+
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def mlp(x: np.ndarray, w: dict[str, np.ndarray], model: ModelConfig) -> np.ndarray:
+    up = x @ w["w_up_DF"]
+    if model.mlp == "gelu":
+        return gelu_tanh(up) @ w["w_down_FD"]
+    gate = x @ w["w_gate_DF"]
+    return (gate / (1 + np.exp(-gate)) * up) @ w["w_down_FD"]
+
+
+def losses_in_numpy(model: ModelConfig, params: nnx.State, tokens: np.ndarray) -> np.ndarray:
+    weights: Any = jax.tree.map(lambda x: np.asarray(x, np.float64), nnx.to_pure_dict(params))
+    blocks = weights["blocks"]
+    out = []
+    for sequence in tokens.astype(int):
+        x = weights["embed_VD"][sequence[:-1]] * math.sqrt(model.d_model)
+        for layer in range(model.n_layers):
+            gains = {n: blocks[n]["gain_D"][layer] for n in ("norm_attention", "norm_mlp")}
+            normed = np.array([rms_norm(row, gains["norm_attention"], model.norm_eps) for row in x])
+            x = x + attention(normed, {n: w[layer] for n, w in blocks["attention"].items()}, model)
+            normed = np.array([rms_norm(row, gains["norm_mlp"], model.norm_eps) for row in x])
+            x = x + mlp(normed, {n: w[layer] for n, w in blocks["mlp"].items()}, model)
+        normed = np.array([rms_norm(row, weights["norm_final"]["gain_D"], model.norm_eps) for row in x])
+        head = weights["embed_VD"].T if model.tied else weights["head_DV"]
+        out.append(-log_softmax(normed @ head, axis=-1)[np.arange(len(x)), sequence[1:]])
+    return np.array(out)
+
+
+EVEN = np.full((BATCH, SEQ_LEN), 1 / (BATCH * SEQ_LEN))
+
+
+@pytest.mark.parametrize(("shape", "platform"), WAYS)
+def test_losses_are_those_of_a_decoder_in_numpy(shape: str, platform: str) -> None:
+    model = SHAPES[shape]
+    params, tokens = random_params(model), random_tokens()
+    found, _ = losses_and_gradient(shape, platform)(params, tokens, EVEN)
+    np.testing.assert_allclose(found, losses_in_numpy(model, params, tokens), rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "tokens", [random_tokens(), random_tokens()[:, :2]], ids=["sequences", "single tokens"]
+)
+def test_a_tied_head_is_the_table(tokens: np.ndarray) -> None:
+    """One token a sequence, too: no block of queries may be empty."""
+    params = random_params(TIED)
+    found = jax.jit(forward_of(TIED).losses)(params, tokens)
+    np.testing.assert_allclose(found, losses_in_numpy(TIED, params, tokens), rtol=2e-5)
+
+
+@pytest.mark.parametrize(("shape", "platform"), WAYS)
+def test_no_token_sees_a_later_one_or_another_sequence(shape: str, platform: str) -> None:
+    """d loss[t] / d input[s] is exactly zero for s > t, and nonzero for s <= t of the same sequence.
+
+    Every position holds a token of its own, so a row of the table is the input at one position.
+    """
+    params, positions = random_params(SHAPES[shape]), BATCH * SEQ_LEN
+    tokens = np.arange(positions).reshape(BATCH, SEQ_LEN)
+    tokens_BS1 = np.concatenate([tokens, np.full((BATCH, 1), positions)], axis=1).astype(np.uint8)
+    reaches = np.zeros((positions, positions), bool)  # (loss, input)
+    for t in range(positions):
+        one = np.eye(positions)[t].reshape(BATCH, SEQ_LEN)
+        _, grads = losses_and_gradient(shape, platform)(params, tokens_BS1, one)
+        reaches[t] = np.abs(grads["embed_VD"][...][:positions]).max(axis=-1) > 0
+    may = np.kron(np.eye(BATCH, dtype=bool), np.tril(np.ones((SEQ_LEN, SEQ_LEN), bool)))
+    assert not (reaches & ~may).any(), "an input reaches the loss of an earlier token or another sequence"
+    assert (reaches | ~may).all(), "an input does not reach a loss at or after it"
+
+
+def test_rotary_scores_depend_on_the_distance_alone() -> None:
+    generator = np.random.default_rng(0)
+    query, key = generator.standard_normal((2, 8)).astype(np.float32)
+    q_SN, k_SN = (np.asarray(rotate(jnp.tile(x, (12, 1)), 10_000.0)) for x in (query, key))
+    scores = q_SN @ k_SN.T
+    for distance in range(-11, 12):
+        diagonal = np.diagonal(scores, distance)
+        np.testing.assert_allclose(diagonal, diagonal[0], rtol=1e-4, atol=1e-5)
+    assert scores[0, 0] == pytest.approx(query @ key, rel=1e-5)  # position 0 is not rotated
+    assert np.ptp(scores[0]) > 0.1  # and distance matters
+    np.testing.assert_allclose(np.linalg.norm(q_SN, axis=1), np.linalg.norm(query), rtol=1e-5)
+
+
+def test_gradients_do_not_depend_on_how_the_layers_are_walked() -> None:
+    """Unrolled with blocked attention, looped with whole attention, activations recomputed."""
+    shape = "grouped-query, GELU"
+    params, tokens = random_params(SHAPES[shape]), random_tokens()
+
+    def gradient(*way: str) -> np.ndarray:
+        _, grads = losses_and_gradient(shape, *way)(params, tokens, EVEN)
+        return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(grads)])
+
+    base = gradient("cpu")
+    for way in (("gpu",), ("gpu", "full")):
+        assert np.linalg.norm(gradient(*way) - base) <= 1e-5 * np.linalg.norm(base), way
+
+
+def test_bfloat16_is_close_to_float32_and_its_loss_is_float32() -> None:
+    params, tokens = random_params(TIED), random_tokens()
+    exact = np.asarray(jax.jit(forward_of(TIED).losses)(params, tokens))
+    rounded = jax.jit(forward_of(TIED, compute_dtype="bfloat16").losses)(params, tokens)
+    assert rounded.dtype == jnp.float32
+    error = np.abs(np.asarray(rounded) - exact)
+    assert 0 < error.max() < 0.05 * exact.mean()
+
+
+def test_the_platform_chooses_the_compute_type() -> None:
+    auto = Placement()
+    assert make_forward(MODEL, auto, "cpu").how.dtype == jnp.float32
+    assert make_forward(MODEL, auto, "gpu").how.dtype == jnp.bfloat16
+    assert make_forward(MODEL, auto, "tpu").how.dtype == jnp.bfloat16
+
+
+WIDE = ModelConfig(n_layers=3, d_model=64, n_heads=4, n_kv_heads=2, d_head=24, d_ff=160, tied=False)
+SPREADS = {
+    "embed_VD": 64**-0.5,
+    "head_DV": 64**-0.5,
+    "w_q_DHN": 64**-0.5,
+    "w_k_DKN": 64**-0.5,
+    "w_v_DKN": 64**-0.5,
+    "w_o_HND": (4 * 24) ** -0.5,
+    "w_gate_DF": 64**-0.5,
+    "w_up_DF": 64**-0.5,
+    "w_down_FD": 160**-0.5,
+}
+
+
+def values(model: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    params = initialise(abstract(model)[1], seed, make_shardings(CPU))
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {
+        "/".join(str(k.key) for k in path if hasattr(k, "key")): np.asarray(leaf) for path, leaf in leaves
+    }
+
+
+def test_initial_spread_of_every_role() -> None:
+    """1/sqrt(fan in), within 3 sigma of the estimate; gains are ones."""
+    found = values(WIDE, seed=0)
+    assert len(found) == len(SPREADS) + 3
+    for name, value in found.items():
+        role = name.split("/")[-1]
+        if role == "gain_D":
+            assert (value == 1).all()
+            continue
+        spread = SPREADS[role]
+        assert value.dtype == np.float32
+        assert value.std() == pytest.approx(spread, abs=3 * spread / math.sqrt(2 * value.size)), name
+        assert abs(value.mean()) < 3 * spread / math.sqrt(value.size), name
+
+
+def test_a_layer_starts_the_same_whatever_the_depth() -> None:
+    shallow, deep = values(WIDE, 0), values(dataclasses.replace(WIDE, n_layers=5), 0)
+    for name, value in shallow.items():
+        if name.startswith("blocks/"):
+            np.testing.assert_array_equal(deep[name][:3], value)
+        else:
+            np.testing.assert_array_equal(deep[name], value)
+
+
+def test_seeds_layers_and_parameters_are_drawn_apart() -> None:
+    zero, one = values(WIDE, 0), values(WIDE, 1)
+    drawn = []
+    for name in zero:
+        if name.endswith("gain_D"):
+            continue
+        assert abs(np.corrcoef(zero[name].ravel(), one[name].ravel())[0, 1]) < 0.1, name
+        drawn += list(zero[name]) if name.startswith("blocks/") else [zero[name]]
+    starts = [d.ravel()[:500] / d.std() for d in drawn]
+    correlations = np.corrcoef(starts) - np.eye(len(starts))
+    assert np.abs(correlations).max() < 5 / math.sqrt(500)
