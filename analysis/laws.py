@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis import solver
 from analysis.certificate import Certificate, certify
@@ -156,11 +155,10 @@ class PowerLaw:
         ever = weight.any(0)  # rows that no resample has on its frontier are dead weight
         x_P, centre = np.log(x_IP[0]), float(np.log(x_IP[0]).mean())
 
-        def one(block: slice) -> tuple[Array, NDArray[np.bool_]]:
-            z = self._solve(x_P[ever] - centre, loss_P[ever], weight[block][:, ever], objective)
-            return z, np.isfinite(z[:, 1])
+        def one(block: slice) -> Array:
+            return self._solve(x_P[ever] - centre, loss_P[ever], weight[block][:, ever], objective)
 
-        return self._plain(solver.blocks(one, len(weight), int(ever.sum()))[0], centre)
+        return self._plain(solver.blocks(one, len(weight), max(2 * int(ever.sum()), 2)), centre)
 
 
 class ChinchillaSurface:
@@ -184,8 +182,7 @@ class ChinchillaSurface:
     ) -> Array:
         problem = solver.Problem(x_IP[0], x_IP[1])
         z = problem.centred(best_K[None])[0]
-        params, settled = solver.fit_weighted(problem, loss_P, weight_RP, z, objective)
-        return np.where(settled[:, None], params, np.nan)
+        return solver.fit_weighted(problem, loss_P, weight_RP, z, objective)
 
 
 def _kaplan(name: str, x: Literal["n", "d", "c"], unit: str, equation: str) -> Law:

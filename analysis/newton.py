@@ -194,16 +194,20 @@ def expansion(
 
 
 def _solve(matrix: Array, g: Array, irls: Array, fixed: NDArray[np.bool_]) -> Array:
-    """-matrix^-1 g with fixed coordinates held, in units where the IRLS diagonal is 1."""
-    scale = np.sqrt(np.maximum(np.einsum("rkk->rk", irls), 1e-300))
-    free = np.where(fixed, 0.0, 1.0 / scale)
+    """-matrix^-1 g with fixed coordinates held, in units where the IRLS diagonal is 1.
+
+    Coordinates that no residual feels (a term that has vanished) are held too.
+    """
+    size = np.einsum("rkk->rk", irls)
+    held = fixed | (size <= 1e-24 * size.max(1, keepdims=True))
+    free = np.where(held, 0.0, 1.0 / np.sqrt(np.maximum(size, 1e-300)))
     scaled = matrix * free[:, :, None] * free[:, None, :]
     diagonal = np.einsum("rkk->rk", scaled)
-    diagonal += np.where(fixed, 1.0, 1e-13)
+    diagonal += np.where(held, 1.0, 1e-13)
     scaled = np.where(np.isfinite(scaled), scaled, 0.0)
+    target = (g * free)[:, :, None]
     try:
-        solution = np.linalg.solve(scaled, (g * free)[:, :, None])
+        solution = np.linalg.solve(scaled, target)
     except np.linalg.LinAlgError:  # one exactly singular problem must not stop the others
-        shifted = scaled + 1e-9 * np.eye(scaled.shape[1])
-        solution = np.linalg.solve(shifted, (g * free)[:, :, None])
+        solution = np.matmul(np.linalg.pinv(scaled), target)
     return np.asarray(-solution[:, :, 0] * free, dtype=np.float64)

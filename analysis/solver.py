@@ -18,13 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.newton import Array, Minimum, Objective, huber, minimise
 
 PARAMETERS = ("A", "B", "E", "alpha", "beta")
 EXPONENT_BOUNDS = (1e-3, 4.0)
 _EXPONENTS = np.geomspace(0.03, 2.5, 21)
+_COARSE = _EXPONENTS[::2]  # for resamples, whose neighbourhood is known
 _BLOCK = 40_000  # residuals per block: the working set stays in the cache of one core
 
 
@@ -102,10 +102,12 @@ def bounds(loss: Array) -> tuple[Array, Array]:
     )
 
 
-def grid_starts(surface: Surface, loss_RP: Array, weight_RP: Array) -> tuple[Array, Array]:
+def grid_starts(
+    surface: Surface, loss_RP: Array, weight_RP: Array, exponents: Array = _EXPONENTS
+) -> tuple[Array, Array]:
     """Variable projection: for every (alpha, beta) of the grid and every problem the non-negative
     E, A', B' of least squared relative error. Returns z as R x G x 5 and the squared error R x G."""
-    alpha_G, beta_G = (axis.ravel() for axis in np.meshgrid(_EXPONENTS, _EXPONENTS, indexing="ij"))
+    alpha_G, beta_G = (axis.ravel() for axis in np.meshgrid(exponents, exponents, indexing="ij"))
     n_PG, d_PG = np.exp(-np.outer(surface.x_P, alpha_G)), np.exp(-np.outer(surface.y_P, beta_G))
     basis = (np.ones_like(n_PG), n_PG, d_PG)
     square_RP = weight_RP / loss_RP**2
@@ -119,8 +121,8 @@ def grid_starts(surface: Surface, loss_RP: Array, weight_RP: Array) -> tuple[Arr
             M[i, j] = M[j, i] = square_RP @ (basis[i] * basis[j])
     coefficients, fall = nonnegative_3(M, v)
     total = np.broadcast_to(weight_RP, np.broadcast_shapes(weight_RP.shape, loss_RP.shape)).sum(1)
-    exponents = np.broadcast_to(np.stack([alpha_G, beta_G], -1), (rows, len(alpha_G), 2))
-    return np.concatenate([np.moveaxis(coefficients, 0, -1), exponents], -1), total[:, None] - fall
+    pairs = np.broadcast_to(np.stack([alpha_G, beta_G], -1), (rows, len(alpha_G), 2))
+    return np.concatenate([np.moveaxis(coefficients, 0, -1), pairs], -1), total[:, None] - fall
 
 
 def nonnegative_3(M: Array, v: Array) -> tuple[Array, Array]:
@@ -221,25 +223,28 @@ def fit_best(problem: Problem, loss_P: Array, objective: Objective) -> GlobalFit
 
 def fit_weighted(
     problem: Problem, loss_P: Array, weight_RP: Array, best_K: Array, objective: Objective
-) -> tuple[Array, NDArray[np.bool_]]:
+) -> Array:
     """Fits of the same rows under R weight vectors (bootstrap counts), near a known fit `best_K`.
 
     Each resample starts from the known fit and from its own grid optimum, the rows weighted there
-    as the known fit's residuals deserve. Returns parameters R x 5 (PARAMETERS) and settled R.
+    as the known fit's residuals deserve. Returns parameters R x 5 (PARAMETERS). A resample with few
+    distinct rows may leave a valley of equal optima, where the point reached is as good as any.
     """
     surface, log_loss = problem.surface, np.log(loss_P)[None]
     residual = np.abs(np.log(surface(best_K[None])[0]) - log_loss)
-    trust = np.minimum(1.0, objective.width / np.maximum(residual, 1e-300))
+    trust = np.maximum(np.minimum(1.0, objective.width / np.maximum(residual, 1e-300)), 1e-6)
 
-    def one(block: slice) -> tuple[Array, NDArray[np.bool_]]:
-        weight = weight_RP[block]
-        z, cost = grid_starts(surface, loss_P[None], weight * np.maximum(trust, 1e-6))
-        own = z[np.arange(len(z)), cost.argmin(1)]
-        known = np.broadcast_to(best_K, own.shape)
-        return _better(surface, (known, own), log_loss, weight, objective)
+    def first(block: slice) -> Array:
+        z, cost = grid_starts(surface, loss_P[None], weight_RP[block] * trust, _COARSE)
+        return z[np.arange(len(z)), cost.argmin(1)]
 
-    z, settled = blocks(one, len(weight_RP), len(loss_P))
-    return problem.plain(z), settled
+    own = blocks(first, len(weight_RP), _BLOCK, at_least=128)
+
+    def one(block: slice) -> Array:
+        known = np.broadcast_to(best_K, own[block].shape)
+        return _better(surface, (known, own[block]), log_loss, weight_RP[block], objective)
+
+    return problem.plain(blocks(one, len(weight_RP), len(loss_P)))
 
 
 def fit_many(
@@ -253,32 +258,33 @@ def fit_many(
     problem = Problem(np.asarray(n_P, float), np.asarray(d_P, float))
     surface, losses_RP = problem.surface, np.asarray(losses_RP, float)
 
-    def one(block: slice) -> tuple[Array, NDArray[np.bool_]]:
+    def first(block: slice) -> Array:
+        loss = losses_RP[block]
+        z, cost = grid_starts(surface, loss, np.ones_like(loss), _COARSE)
+        return z[np.arange(len(z)), cost.argmin(1)]
+
+    starts = blocks(first, len(losses_RP), _BLOCK, at_least=128)
+
+    def one(block: slice) -> Array:
         loss = losses_RP[block]
         ones = np.ones_like(loss)
-        z, cost = grid_starts(surface, loss, ones)
-        first = z[np.arange(len(z)), cost.argmin(1)]
-        squares = settle(surface, first, np.log(loss), ones, np.inf, iterations=30).z_RK
-        return _better(surface, (first, squares), np.log(loss), ones, objective)
+        squares = settle(surface, starts[block], np.log(loss), ones, np.inf, iterations=30).z_RK
+        return _better(surface, (starts[block], squares), np.log(loss), ones, objective)
 
-    return problem.plain(blocks(one, len(losses_RP), losses_RP.shape[1])[0])
+    return problem.plain(blocks(one, len(losses_RP), losses_RP.shape[1]))
 
 
 def _better(
     surface: Surface, starts: tuple[Array, ...], log_loss: Array, weight: Array, objective: Objective
-) -> tuple[Array, NDArray[np.bool_]]:
+) -> Array:
     ends = [settle(surface, start, log_loss, weight, objective.width) for start in starts]
     pick = np.argmin(np.stack([end.f_R for end in ends]), 0)
-    z = np.stack([end.z_RK for end in ends])[pick, np.arange(len(pick))]
-    return z, np.stack([end.settled_R for end in ends])[pick, np.arange(len(pick))]
+    return np.stack([end.z_RK for end in ends])[pick, np.arange(len(pick))]
 
 
-def blocks(
-    work: Callable[[slice], tuple[Array, NDArray[np.bool_]]], rows: int, points: int
-) -> tuple[Array, NDArray[np.bool_]]:
+def blocks(work: Callable[[slice], Array], rows: int, points: int, at_least: int = 1) -> Array:
     """Run `work` over blocks of rows on the cores at hand (NumPy lets go of the interpreter lock)."""
-    size = max(1, _BLOCK // points)
+    size = max(at_least, _BLOCK // points)
     slices = [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        done = list(pool.map(work, slices))
-    return np.concatenate([z for z, _ in done]), np.concatenate([settled for _, settled in done])
+        return np.concatenate(list(pool.map(work, slices)))
