@@ -111,7 +111,8 @@ def test_no_other_solver_finds_a_lower_objective(points):
     for _ in range(6):
         start = true_theta * np.exp(0.1 * rng.standard_normal(5))
         for method in ("Nelder-Mead", "BFGS", "Nelder-Mead"):
-            result = minimize(_plain_objective, start, (n, d, loss, delta), method=method, options={"maxiter": 800})
+            args, options = (n, d, loss, delta), {"maxiter": 800}
+            result = minimize(_plain_objective, start, args, method=method, options=options)
             start, theirs = result.x, min(theirs, result.fun)
     assert ours <= theirs * (1 + 1e-9)
     assert ours > 0.5 * theirs  # the same objective, not another one
