@@ -185,11 +185,12 @@ class LocalPool:
                 worker.job = None
             if event.kind == "failed":
                 event.data.setdefault("where", str(worker.log))
-                self._remove(worker)  # it ends by itself; the next run gets a fresh process
+            if message["leaving"]:
+                self._remove(worker)  # the next run gets a fresh process
             if event.kind == "stopped" and job and job.run_id not in self._stopping:
-                self._remove(worker)  # somebody sent SIGTERM to this process alone: saved, go on elsewhere
+                # Somebody sent SIGTERM to this process alone: its run is saved and goes on in another.
                 self._queue.insert(0, job)
-                event = Event(job.run_id, "crashed", {"error": "the worker was terminated; its run is saved"})
+                event = Event(job.run_id, "crashed", {"error": "the worker was terminated"})
             self._events.append(event)
 
     def _gone(self, worker: Worker) -> None:

@@ -1,7 +1,8 @@
 """A warm worker: one process that trains one small run after another for the launcher.
 
 JSON lines in on stdin: {"op": "train", "run", "folder", "config", "placement"}, {"op": "stop", "run"}.
-JSON lines out on what was stdout: {"event": "started" | "progress" | an ending, "run", "data"}.
+JSON lines out on what was stdout: {"event": "started" | "progress" | an ending, "run", "data",
+"leaving"}; after an ending with "leaving" the process ends by itself and takes no further run.
 
 End of input means that the launcher is gone, even by `kill -9`: the run in hand is saved and the
 process ends. Ctrl-C in a terminal reaches the whole process group; a worker ignores it, because
@@ -20,16 +21,36 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
+import psutil
+
+from launch.executor import EventKind
 from scaling.config import Placement, RunConfig, from_dict
 from scaling.runs import EXIT_RESTART, RunBusy, RunFolder
 
-Say = Callable[[str, str, dict[str, Any]], None]
+# Compiled programs of many shapes add up, 25 MB each; a fresh process reads those it needs from the cache.
+RETIRE_AFTER_BYTES = 1_000_000_000
+
+
+class Say(Protocol):
+    def __call__(
+        self, event: EventKind, run_id: str, data: dict[str, Any], leaving: bool = False
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Watched(RunFolder):
+    """Knows whether the run ended through this object: `train` also returns runs that others finished."""
+
+    ended_here: list[str] = field(default_factory=list)
+
+    def finish(self, status: Literal["done", "diverged"], summary: dict[str, Any]) -> None:
+        super().finish(status, summary)
+        self.ended_here.append(status)
 
 
 class Orders:
@@ -76,10 +97,20 @@ def main() -> int:
     signal.signal(signal.SIGTERM, on_term)
     say = _speak()
     orders.listen()
+    full = None
     while (order := orders.trains.get()) is not None:
-        if not _train_one(order, orders, say):
-            return 1
+        ending, data = _train_one(order, orders, say)
+        full = full or _resident_bytes() + RETIRE_AFTER_BYTES
+        # After a failure this process is not to be trusted with another run.
+        leaving = ending == "failed" or terminated.is_set() or _resident_bytes() > full
+        say(ending, order["run"], data, leaving)
+        if leaving:
+            break
     return EXIT_RESTART if terminated.is_set() else 0
+
+
+def _resident_bytes() -> int:
+    return psutil.Process().memory_info().rss
 
 
 def _speak() -> Say:
@@ -87,51 +118,46 @@ def _speak() -> Say:
     private = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
-    def say(event: str, run_id: str, data: dict[str, Any]) -> None:
+    def say(event: EventKind, run_id: str, data: dict[str, Any], leaving: bool = False) -> None:
+        message = {"event": event, "run": run_id, "data": data, "leaving": leaving}
         with contextlib.suppress(OSError):  # the launcher is gone; the end of input says so too
-            private.write(json.dumps({"event": event, "run": run_id, "data": data}) + "\n")
+            private.write(json.dumps(message) + "\n")
 
     return say
 
 
-def _train_one(order: dict[str, Any], orders: Orders, say: Say) -> bool:
-    """Train one run and report its ending. False: this process is not to be trusted with another."""
-    run_id, folder = order["run"], RunFolder(Path(order["folder"]))
+def _train_one(order: dict[str, Any], orders: Orders, say: Say) -> tuple[EventKind, dict[str, Any]]:
+    """Train one run; its ending, and what there is to say of it."""
+    run_id, folder = order["run"], Watched(Path(order["folder"]))
     error_log = folder.path / "error.log"
     try:
         config = from_dict(RunConfig, order["config"])
         placement = from_dict(Placement, order["placement"])
-        if orders.should_stop(run_id):
-            say("stopped", run_id, {})
-            return True
-        # Imported here: JAX takes a second, in which orders are already heard.
+        # Imported here: JAX takes seconds, in which orders are already heard.
         from scaling.train import Interrupted, train
-    except Exception as error:
-        return _failed(folder, error_log, error, say)
-    say("started", run_id, {})
-    asked = time.time()
-    try:
-        summary = train(
-            config,
-            placement,
-            folder,
-            progress=lambda row: say("progress", run_id, row),
-            should_stop=lambda: orders.should_stop(run_id),
-        )
-    except Interrupted:
-        say("stopped", run_id, {})
-    except RunBusy:
-        say("busy", run_id, {})
-    except Exception as error:
-        return _failed(folder, error_log, error, say)
-    else:
+
+        if orders.should_stop(run_id):
+            return "stopped", {}
+        say("started", run_id, {})
+        try:
+            summary = train(
+                config,
+                placement,
+                folder,
+                progress=lambda row: say("progress", run_id, row),
+                should_stop=lambda: orders.should_stop(run_id),
+            )
+        except Interrupted:
+            return "stopped", {}
+        except RunBusy:
+            return "busy", {}
         error_log.unlink(missing_ok=True)
-        earlier = (folder.path / "DONE").stat().st_mtime < asked  # another launcher's, in the meantime
-        say("finished" if earlier else summary["status"], run_id, summary)
-    return True
+        return (summary["status"] if folder.ended_here else "finished"), summary
+    except Exception as error:
+        return "failed", _record(error, error_log)
 
 
-def _failed(folder: RunFolder, error_log: Path, error: Exception, say: Say) -> bool:
+def _record(error: Exception, error_log: Path) -> dict[str, Any]:
     """Leave the traceback in the run folder and the log; on a full disk the launcher hears all the same."""
     data = {"error": f"{type(error).__name__}: {error}"}
     with contextlib.suppress(OSError):
@@ -139,8 +165,7 @@ def _failed(folder: RunFolder, error_log: Path, error: Exception, say: Say) -> b
         data["where"] = str(error_log)
     with contextlib.suppress(OSError):
         traceback.print_exc()
-    say("failed", folder.run_id, data)
-    return False
+    return data
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def test_time_left_is_the_queue_at_the_measured_rate_shared_among_the_workers() 
     now = 5.0
     progress.take(Event(long.run_id, "started"))
     progress.take(Event(first.run_id, "started"))
+    progress.take(Event(long.run_id, "progress", {"step": 0, "steps": 1000}))
     now = 15.0
     progress.take(
         Event(long.run_id, "progress", {"step": 100, "steps": 1000, "loss": 3.0, "seconds_left": 20.0})
