@@ -46,7 +46,7 @@ class Job:
     placement: Placement
     folder: RunFolder
     label: str  # readable name within its sweep
-    argv: tuple[str, ...]  # the command that does the same in a process of its own
+    argv: tuple[str, ...]  # the same in a process of its own, once the folder holds its config.json
     resources: Resources = Resources()
     priority: int = 0  # higher first; among equals the largest `flops` first
     flops: float = 0.0  # `matmul` convention

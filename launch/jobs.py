@@ -22,7 +22,7 @@ def make_job(
         placement=placement,
         folder=run,
         label=label or f"d{config.model.d_model}-L{config.model.n_layers}",
-        argv=("scaling", "train", str(run.path / "config.json")),
+        argv=("scaling", "train", str(run.path / "config.json"), "--out", str(folder)),
         priority=priority,
         flops=run_flops(config),
     )

@@ -96,9 +96,14 @@ def _show_jobs(name: str, jobs: list[Job], json_output: bool) -> None:
         ]  # fmt: skip
         emit_json({"sweep": name, "runs": rows})
         return
+    from launch.view import short
+
+    left_out = {"done": "done, left out", "diverged": "diverged, left out"}
     for job, state in zip(jobs, statuses, strict=True):
-        what = "finished, left out" if state in ("done", "diverged") else " ".join(job.argv)
-        print(f"{job.run_id}  {job.label:<20} {job.flops:9.2e} FLOPs  {state:<8}  {what}")
+        size = f"{short(job.config.tokens):>6} tokens  {job.flops:.2e} FLOPs"
+        print(f"{job.run_id}  {job.label:<24} {size}  {left_out.get(state, state)}")
+    todo = [job for job, state in zip(jobs, statuses, strict=True) if state not in left_out]
+    print(f"{name}: {len(todo)} of {len(jobs)} runs to train, {sum(job.flops for job in todo):.3g} FLOPs")
 
 
 def _show_outcome(outcome: Outcome, folder: Path) -> None:
