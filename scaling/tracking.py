@@ -61,7 +61,8 @@ def tracker(placement: Placement, config: RunConfig, folder: RunFolder) -> Track
     if placement.wandb == "off":
         return Off()
     try:
-        return _Wandb(placement, config, folder)
+        with wandb_session.limit(2 * FINISH_SECONDS):
+            return _Wandb(placement, config, folder)
     # Anything at all: a broken mirror must not stop a run.
     except Exception as error:
         return Off([f"wandb did not start ({reason(error)}); the run goes on, its folder has everything"])
@@ -154,7 +155,8 @@ class _Wandb:
         if self._run is None:
             return
         try:
-            action()
+            with wandb_session.limit(2 * FINISH_SECONDS):
+                action()
         # As in `tracker`: whatever wandb raises, the run goes on, and wandb is left alone from here.
         except Exception as error:
             self._run = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import psutil
 import pytest
 from fake_wandb import FakeWandb
 
-from scaling import tracking
+from scaling import tracking, wandb_session
 from scaling.accounting import counts, run_flops
 from scaling.config import DataConfig, ModelConfig, OptimizerConfig, Placement, RunConfig, to_dict
 from scaling.runs import RunFolder
@@ -47,17 +48,14 @@ def folder(tmp_path: Path) -> RunFolder:
 @pytest.fixture(autouse=True)
 def wandb_environment(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A closed port, a made-up key, short patience; every test starts a wandb session of its own."""
-    import wandb
-
-    wandb.teardown()
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb_session.abandon()
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr(tracking, "INIT_SECONDS", 2.0)
     monkeypatch.setattr(tracking, "FINISH_SECONDS", 2.0)
     monkeypatch.setattr(tracking, "_unreachable_until", 0.0)
     yield
-    wandb.teardown()
+    wandb_session.abandon()
 
 
 def rows(first: int, last: int) -> list[dict[str, Any]]:
@@ -195,10 +193,11 @@ def test_no_key_is_a_note_and_no_prompt(folder: RunFolder, monkeypatch: pytest.M
 
 
 def test_wandb_not_installed_is_a_note(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    t = tracking.tracker(Placement(wandb="online"), CONFIG, folder)
-    t.log(rows(1, 1)[0])
-    t.finish(SUMMARY)
+    with monkeypatch.context() as here:
+        here.setitem(sys.modules, "wandb", None)
+        t = tracking.tracker(Placement(wandb="online"), CONFIG, folder)
+        t.log(rows(1, 1)[0])
+        t.finish(SUMMARY)
     assert len(t.notes) == 1
     assert "did not start" in t.notes[0]
 
@@ -218,7 +217,9 @@ def test_online_run_arrives_whole(folder: RunFolder, monkeypatch: pytest.MonkeyP
     assert run["history"][-1]["step"] == 200
 
 
-@pytest.mark.parametrize("death", ["server", "client process"])
+@pytest.mark.parametrize(
+    "death", ["the server answers no more", "the service is killed", "the service hangs"]
+)
 def test_wandb_dying_under_way_is_a_note(
     death: str, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,13 +227,11 @@ def test_wandb_dying_under_way_is_a_note(
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         t = tracking.tracker(Placement(wandb="online", wandb_project="lab/laws"), CONFIG, folder)
         t.log(rows(1, 1)[0])
-        if death == "server":
+        (service,) = [child for child in psutil.Process().children() if "wandb" in child.name()]
+        if "server" in death:
             server.down = True
         else:
-            for child in psutil.Process().children():
-                if "wandb" in child.name():
-                    child.kill()
-                    child.wait()
+            service.send_signal(signal.SIGKILL if "killed" in death else signal.SIGSTOP)
         start = time.monotonic()
         for row in rows(2, 200):
             t.log(row)
@@ -240,3 +239,4 @@ def test_wandb_dying_under_way_is_a_note(
         assert time.monotonic() - start < 30
     assert len(t.notes) == 1
     assert "gave up" in t.notes[0]
+    assert not service.is_running()  # nor does anything wait for it at exit
