@@ -27,8 +27,8 @@ class Cost:
     """FLOPs per token c(N) = 6N (1 + excess N^-power); 6N as it stands.
 
     What a model costs beyond 6N (attention, the head of a small one) shrinks against N as a power
-    of it: over the shapes of one family from 10 thousand to 30 million parameters this holds within
-    2%, where lines through the single runs would carry each shape's rounding into the optimum.
+    of it: over the shapes of one family from 5 thousand to 30 million parameters this holds within
+    4%, where lines through the single runs would carry each shape's rounding into the optimum.
     """
 
     excess: float = 0.0

@@ -76,7 +76,8 @@ def test_c_in_place_of_d_and_of_n(frame, tmp_path, unit):
 def test_the_last_row_of_a_run_counts_whatever_the_order(frame, tmp_path):
     named = frame.assign(name=[f"r{i}" for i in range(12)])
     parts = [
-        named.assign(step=s, tokens=frame.tokens * s, val_loss=frame.val_loss + 1 - s) for s in (0.5, 1.0, 0.25)
+        named.assign(step=s, tokens=frame.tokens * s, val_loss=frame.val_loss + 1 - s)
+        for s in (0.5, 1.0, 0.25)
     ]
     rows = pd.concat(parts)
     by_tokens = Reading(n="params", d="tokens", loss="val_loss", run="name")

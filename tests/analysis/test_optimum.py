@@ -1,0 +1,86 @@
+"""The compute-optimal run against scipy's one-dimensional search and published answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import synthetic_study as study
+from scipy.optimize import minimize_scalar
+
+from analysis.optimum import Cost, cost_curve, optimum
+from analysis.table import load
+from scaling.accounting import counts
+from scaling.recipes import RECIPES
+
+LAW = np.array([477.8, 2143.4, 1.8172, 0.3473, 0.3672])
+
+
+def by_scipy(law, flops, per_token):
+    A, B, E, alpha, beta = law
+
+    def loss(log_n):
+        n = np.exp(log_n)
+        return E + A / n**alpha + B / (flops / per_token(n)) ** beta
+
+    result = minimize_scalar(loss, bounds=(5, 40), method="bounded", options={"xatol": 1e-10})
+    return np.exp(result.x), result.fun
+
+
+@pytest.mark.parametrize("flops", [1e17, 5.76e23])
+def test_closed_form(flops):
+    found = optimum(LAW, flops, Cost())
+    n, loss = by_scipy(LAW, flops, lambda n: 6 * n)
+    assert found.n_R[0] == pytest.approx(n, rel=1e-5)
+    assert found.loss_R[0] == pytest.approx(loss, rel=1e-12)
+    assert 6 * found.n_R[0] * found.d_R[0] == pytest.approx(flops)
+
+
+# Hoffmann et al. 2022 print alpha .34, beta .28; the unrounded .336, .283 give another ratio.
+@pytest.mark.parametrize(("alpha", "beta", "ratio"), [(0.34, 0.28, 93), (0.336, 0.283, 55)])
+def test_tokens_per_parameter_of_the_printed_chinchilla_law(alpha, beta, ratio):
+    found = optimum(np.array([406.4, 410.7, 1.69, alpha, beta]), 5.76e23, Cost())
+    assert found.d_R[0] / found.n_R[0] == pytest.approx(ratio, rel=0.02)
+
+
+def test_a_cost_per_token_of_its_own():
+    cost = Cost(excess=25.0, power=0.45)
+    laws = np.stack([LAW, [45, 150, 1.3, 0.44, 0.45]])
+    found = optimum(laws, 1e12, cost)
+    for i, law in enumerate(laws):
+        n, loss = by_scipy(law, 1e12, lambda n: 6 * n * (1 + 25 * n**-0.45))
+        assert found.n_R[i] == pytest.approx(n, rel=1e-4)
+        assert found.loss_R[i] == pytest.approx(loss, rel=1e-9)
+        spent = 6 * found.n_R[i] * (1 + 25 * found.n_R[i] ** -0.45) * found.d_R[i]
+        assert spent == pytest.approx(1e12)
+
+
+def test_the_cost_of_a_token_of_our_shapes_holds_far_beyond_the_rows(tmp_path):
+    runs = load(str(study.write_study(tmp_path / "q", noise=0.0, target=False)))
+    stored = cost_curve(runs)
+    cost = dict(zip(runs.column("n"), runs.column("c") / runs.column("d"), strict=True))
+    np.testing.assert_allclose(stored["flops_per_token"], [cost[n] for n in stored["n"]])
+    recipe = next(iter(RECIPES.values()))
+    family = [counts(recipe.model(width), recipe.seq_len) for width in recipe.widths(512)]
+    n = np.array([size.n["total"] for size in family], float)
+    per_token = np.array([size.flops_per_token["matmul"] for size in family])
+    small = n < 4e5
+
+    class Rows:
+        own = True
+
+        def n(self, convention):
+            return n[small], convention
+
+        def column(self, name):
+            return {"c": per_token[small], "d": np.ones(small.sum())}[name]
+
+    stored = cost_curve(Rows())
+    curve = np.exp(Cost(stored["excess"], stored["power"]).per_token(np.log(n)))
+    np.testing.assert_allclose(curve, per_token, rtol=0.04)  # up to 75 times the size of any row
+
+
+def test_a_strangers_rows_cost_6n(tmp_path):
+    rows = "".join(f"{i}e6,{i}e7,{4 - i / 10}\n" for i in range(1, 9))
+    (tmp_path / "t.csv").write_text("n,d,loss\n" + rows)
+    assert cost_curve(load(str(tmp_path / "t.csv"))) is None
+    np.testing.assert_allclose(Cost().per_token(np.log(7.0)), np.log(42))
