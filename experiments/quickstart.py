@@ -21,10 +21,15 @@ from sweeps.sweep import Sweep
 
 QUESTION = "Which model size and loss does a larger budget give, and how well do small runs forecast it?"
 RECIPE = "small"
-BUDGETS = (6e9, 1.5e10, 3.6e10, 9e10, 2.2e11)  # training FLOPs, matmul
-SIZES = 6  # model sizes at each budget
-SPREAD = 12.0  # largest over smallest N of a profile
-TARGET = 2.3e12  # training FLOPs of the held-out run
+# Training FLOPs (matmul) -> widths of its isoFLOP profile, about five-fold in N around the best.
+WIDTHS = {
+    1.0e10: (8, 12, 16, 20, 24, 28),
+    2.4e10: (12, 16, 20, 24, 28, 32),
+    5.6e10: (12, 16, 20, 24, 32, 40),
+    1.35e11: (16, 20, 24, 32, 40, 48),
+    3.2e11: (20, 24, 32, 40, 48, 64),
+}
+TARGET = 3.3e12  # training FLOPs of the held-out run
 TARGET_RATIO = 10.0  # how far beyond the grid a forecast must reach to be one
 VAL_TOKENS = 262_144
 
@@ -48,13 +53,13 @@ def sweep(seed: int = 0, data: str | Path | None = None, target: float | None = 
     text = text_info(data)
     setting = Setting(RECIPES[RECIPE], text.config(VAL_TOKENS), text.train_tokens, seed)
     extra = {"target": target_check(target)}
-    return isoflop("quickstart", QUESTION, setting, BUDGETS, PRIOR, count=SIZES, spread=SPREAD, extra=extra)
+    return isoflop("quickstart", QUESTION, setting, list(WIDTHS), PRIOR, widths=WIDTHS, extra=extra)
 
 
 def target_check(target: float | None) -> float:
     """`target` in FLOPs, or TARGET. Raises UserError below `TARGET_RATIO` times the largest budget."""
     target = TARGET if target is None else target
-    least = TARGET_RATIO * max(BUDGETS)
+    least = TARGET_RATIO * max(WIDTHS)
     if not target >= least:
         raise UserError(
             f"target {target:.4g} FLOPs is less than {TARGET_RATIO:g} times the grid's largest budget; "

@@ -7,6 +7,7 @@ these. No JAX here: planners price a sweep without a device.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from scaling.accounting import counts
@@ -18,29 +19,30 @@ class Recipe:
     """Learning rate and batch as power laws of width and horizon, and the family of shapes.
 
     lr    = lr_base * (d_model / d_base)^-lr_width * (tokens / tokens_base)^-lr_horizon
-    batch = batch_base * (tokens / tokens_base)^batch_horizon, in tokens
+    batch = batch_base * (tokens / tokens_base)^batch_horizon, in tokens, rounded to a power of two
+            sequences, the rate then following its square root (Malladi et al. 2022 for Adam)
     """
 
     name: str
     source: str
     lr_base: float
     batch_base: float
-    d_base: int = 64
+    d_base: int = 32
     tokens_base: float = 1e6
-    lr_width: float = 0.5
-    lr_horizon: float = 0.1
+    lr_width: float = 0.8
+    lr_horizon: float = 0.05
     batch_horizon: float = 0.5
     d_head: int = 32
     aspect: int = 48
     mlp_ratio: float = 8 / 3
     seq_len: int = 128
-    weight_decay: float = 0.1
+    weight_decay: float = 0.01
     b2: float = 0.99
-    schedule: ScheduleConfig = ScheduleConfig(name="wsd", warmup=0.1, decay=0.3, final=0.0)
+    schedule: ScheduleConfig = ScheduleConfig(name="wsd", warmup=0.1, decay=0.5, final=0.0)
 
     def widths(self, limit: int = 4096) -> list[int]:
         """Every width of the family, ascending."""
-        return list(range(16, limit + 1, 4))
+        return list(range(8, limit + 1, 4))
 
     def model(self, d_model: int, vocab_size: int = 256) -> ModelConfig:
         """Two heads and two layers while narrow, then more of both: N is smooth in the width."""
@@ -62,8 +64,10 @@ class Recipe:
     def run(self, model: ModelConfig, data: DataConfig, tokens: float, seed: int = 0) -> RunConfig:
         """The run of this recipe nearest to `tokens` training tokens (whole steps only)."""
         horizon = tokens / self.tokens_base
-        batch_size = max(1, round(self.batch_base * horizon**self.batch_horizon / self.seq_len))
+        wanted = self.batch_base * horizon**self.batch_horizon / self.seq_len
+        batch_size = 2 ** max(0, round(math.log2(wanted)))  # powers of two: few shapes to compile
         lr = self.lr_base * (model.d_model / self.d_base) ** -self.lr_width * horizon**-self.lr_horizon
+        lr *= math.sqrt(batch_size / wanted)  # what rounding the batch does to the gradient's noise
         return RunConfig(
             model=model,
             data=data,
@@ -79,6 +83,6 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="small", source="tuned on the embedded text", lr_base=1e-2, batch_base=2048),
+        Recipe(name="small", source="tuned on the embedded text", lr_base=1.05e-2, batch_base=384),
     )
 }

@@ -119,7 +119,8 @@ def cut(label: str, width: int, tokens: float, setting: Setting) -> RunConfig | 
     """The recipe's run of `width` on `tokens`, in whole steps; or why there is none.
 
     The recipe's batch is kept when whole steps of it come within the tolerance; else the nearest
-    batch that does. C is proportional to D at a fixed width, so one tolerance serves both.
+    batch that does. C is proportional to D at a fixed width, so one tolerance serves both. A run
+    never spends more than asked: ten times the largest budget is then ten times every run.
     """
     recipe, limits = setting.recipe, setting.limits
     epochs = tokens / setting.unique_tokens
@@ -128,10 +129,10 @@ def cut(label: str, width: int, tokens: float, setting: Setting) -> RunConfig | 
     run = recipe.run(recipe.model(width), setting.data, tokens, setting.seed)
     sequences = tokens / run.seq_len
     for batch in _batches(run.batch_size, limits.batch_slack):
-        steps = max(1, round(sequences / batch))
+        steps = math.floor(sequences / batch)
         if steps >= limits.min_steps and abs(batch * steps / sequences - 1) <= limits.tolerance:
             return replace(run, batch_size=batch, steps=steps)
-    steps = max(1, round(sequences / run.batch_size))
+    steps = math.floor(sequences / run.batch_size)
     if steps < limits.min_steps:
         return Refusal(
             label, f"{steps} steps of {run.batch_size} sequences, at least {limits.min_steps} wanted"

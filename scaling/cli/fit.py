@@ -38,9 +38,7 @@ def fit(
         str | None,
         typer.Option(help="Column that names the run, where a run has many rows: the last counts."),
     ] = None,
-    step: Annotated[
-        str | None, typer.Option(help="With --run: column that orders a run's rows.")
-    ] = None,
+    step: Annotated[str | None, typer.Option(help="With --run: column that orders a run's rows.")] = None,
     n_unit: Annotated[str, typer.Option(help="Its unit: 1, k, M, B or T.")] = "1",
     d_unit: Annotated[str, typer.Option(help="Its unit: 1, k, M, B or T.")] = "1",
     c_unit: Annotated[str, typer.Option(help="Its unit: FLOP or PF-days.")] = "FLOP",

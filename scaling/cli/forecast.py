@@ -128,7 +128,7 @@ def verify(
              "forecasts": [{"path": str(f.path), **f.record} for f in scored]}
         )  # fmt: skip
     else:
-        _show_score(scored, run)
+        show_score(scored, run)
     if run.status() != "done":
         raise typer.Exit(1)
 
@@ -220,7 +220,7 @@ def _show_forecast(found: Forecast) -> None:
     print(f"written   {found.path}")
 
 
-def _show_score(scored: list[Forecast], run: RunFolder) -> None:
+def show_score(scored: list[Forecast], run: RunFolder) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -11,7 +11,7 @@ from scaling.errors import RunError, UserError
 
 app = typer.Typer(
     name="scaling",
-    help="Scaling-law experiments: plan a grid, train it, fit the laws, forecast a larger run, verify, report.",
+    help="Scaling-law experiments: plan a grid, train it, fit laws, forecast a larger run, verify, report.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""Progress of one run: a bar on a terminal, silence elsewhere; SIGINT and SIGTERM become a request to save."""
+"""Progress of one run: a bar on a terminal, silence elsewhere; SIGINT and SIGTERM ask it to save."""
 
 from __future__ import annotations
 

@@ -198,16 +198,16 @@ def _verify(
 
 
 def _show(result: dict[str, Any], fit: dict[str, Any], scored: list[Forecast], run: RunFolder) -> None:
-    from scaling.cli.fit import show_fit
+    from analysis.show import console, fit_text
     from scaling.cli.forecast import show_score
 
     print()
-    show_fit(fit)
+    console().print(fit_text(fit))
     print()
     show_score(scored, run)
     print()
     print(f"report    {result['report']}")
     print(
-        f"took      {result['seconds']:.0f} s by the clock, {result['cpu_seconds']:.0f} CPU s in all processes, "
-        f"{result['peak_memory_bytes'] / 1e9:.2f} GB of memory at most"
+        f"took      {result['seconds']:.0f} s by the clock, {result['cpu_seconds']:.0f} CPU s in all"
+        f" processes, {result['peak_memory_bytes'] / 1e9:.2f} GB of memory at most"
     )

@@ -16,13 +16,23 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A RunConfig as JSON, as `scaling predict --run-config` writes.")],
-    out: Annotated[Path, typer.Option(help="Where run folders go; this run's is OUT/<run_id>.")] = Path("runs/single"),
+    config: Annotated[
+        Path, typer.Argument(help="A RunConfig as JSON, as `scaling predict --run-config` writes.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where run folders go; this run's is OUT/<run_id>.")] = Path(
+        "runs/single"
+    ),
     data: Annotated[str | None, typer.Option(help="Folder written by `scaling data prepare`.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a field: --set optimizer.lr=3e-3.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a field: --set optimizer.lr=3e-3.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, gpu or tpu.")] = "auto",
-    threads: Annotated[int, typer.Option(help="XLA CPU threads; 1 makes a resume exact, 0 uses all cores.")] = 1,
-    microbatches: Annotated[int, typer.Option(help="Split each batch; above 1 logs the gradient noise scale.")] = 1,
+    threads: Annotated[
+        int, typer.Option(help="XLA CPU threads; 1 makes a resume exact, 0 uses all cores.")
+    ] = 1,
+    microbatches: Annotated[
+        int, typer.Option(help="Split each batch; above 1 logs the gradient noise scale.")
+    ] = 1,
     wandb: Annotated[str, typer.Option(help="Mirror to wandb: off, offline or online.")] = "off",
     as_json: JsonFlag = False,
 ) -> None:
@@ -43,7 +53,9 @@ def train(
     try:
         text = config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config {str(config)!r} cannot be read ({error}); give a RunConfig as JSON.") from None
+        raise UserError(
+            f"config {str(config)!r} cannot be read ({error}); give a RunConfig as JSON."
+        ) from None
     run_config = override(load_run_config(text, str(config)), _assignments(set_ or []))
     placement = from_dict(
         Placement,
@@ -92,7 +104,9 @@ def _assignments(items: list[str]) -> dict[str, object]:
     for item in items:
         name, separator, value = item.partition("=")
         if not separator:
-            raise UserError(f"--set {item!r} has no '='; write --set FIELD=VALUE, for example optimizer.lr=3e-3.")
+            raise UserError(
+                f"--set {item!r} has no '='; write --set FIELD=VALUE, for example optimizer.lr=3e-3."
+            )
         try:
             out[name] = json.loads(value)
         except json.JSONDecodeError:

@@ -21,7 +21,6 @@ from scaling.model.mlp import MLPS
 from scaling.model.norm import RmsNorm
 from scaling.model.params import is_param, param
 
-
 M = TypeVar("M", bound=nnx.Module)
 
 

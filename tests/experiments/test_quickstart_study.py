@@ -73,11 +73,11 @@ def test_n_d_and_c_of_each_cell_follow_from_its_config(study: object) -> None:
 def test_the_quickstart_grid_is_wide_enough() -> None:
     sweep = quickstart.sweep()
     assert len(sweep.runs) >= 24
-    assert len(quickstart.BUDGETS) >= 4
-    assert math.log10(max(quickstart.BUDGETS) / min(quickstart.BUDGETS)) >= 1.5
-    assert max(quickstart.BUDGETS) >= 2e11
+    assert len(quickstart.WIDTHS) >= 4
+    assert math.log10(max(quickstart.WIDTHS) / min(quickstart.WIDTHS)) >= 1.5
+    assert max(quickstart.WIDTHS) >= 2e11
     planned = cells(sweep)
-    for budget in quickstart.BUDGETS:
+    for budget in quickstart.WIDTHS:
         own = [cell for cell in planned if cell.budget == budget]
         assert len(own) >= 4
         assert all(cell.flops == pytest.approx(budget, rel=0.01) for cell in own)
@@ -91,7 +91,7 @@ def test_the_expected_optimum_lies_inside_enough_profiles_for_an_exponent() -> N
 
 
 def test_a_target_nearer_than_ten_times_is_refused() -> None:
-    least = 10 * max(quickstart.BUDGETS)
+    least = 10 * max(quickstart.WIDTHS)
     assert quickstart.target_check(least) == least
     assert quickstart.target_check(None) == quickstart.TARGET
     for target in (0.99 * least, 0.0, -1.0, math.nan):
