@@ -68,6 +68,18 @@ def test_a_row_that_was_not_drawn_is_not_on_the_frontier():
     np.testing.assert_array_equal(frontier(np.array([1.0, 2.0, 3.0]), loss), [[1, 1, 0], [0, 1, 1]])
 
 
+def test_a_resample_is_fitted_on_its_own_frontier():
+    rng = np.random.default_rng(3)
+    x, family = np.geomspace(1e6, 1e9, 30), LAWS["kaplan_n"].family
+    loss = (1e13 / x) ** 0.08 * np.exp(0.1 * rng.exponential(size=30))  # most rows lie above the line
+    counts = np.stack([np.ones(30), np.arange(30) % 3 != 0]).astype(float)
+    draws = family.refit(x[None], loss, counts, np.array([1e13, 0.08]), Objective())
+    for count, drawn in zip(counts > 0, draws, strict=True):
+        on = frontier(x[count], loss[count])[0] > 0
+        alone, _ = family.fit(x[count][on][None], loss[count][on], Objective())
+        np.testing.assert_allclose(drawn, alone, rtol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def fitted():
     rng = np.random.default_rng(2)
