@@ -9,7 +9,8 @@
 
 Entries of the fit file: {a, b, a_interval, b_interval, log_n_at_1 (log N* = log_n_at_1 + a log C),
 log_d_at_1, points [{c, n, d, loss, ...}]}, or {skipped: reason}. isoflop adds `budgets`: for each one {c,
-rows, runs, parabola [k0, k1, k2] of the loss in log N, n, d, loss} or {c, rows, refused: reason}.
+rows, runs, parabola [k0, k1, k2] of the loss in log N, n, d, loss, n_interval, d_interval} or
+{c, rows, runs, refused: reason}.
 
 straight_line: log loss = intercept - slope (log C - centre) through the envelope by least squares,
 the forecast that needs no law: {slope, intercept, centre, slope_interval, rms, points}, or {skipped: reason}.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.laws import SAME_X
+from analysis.bootstrap import interval
 from analysis.lines import Optima, power_laws
 from analysis.newton import Array
 
@@ -104,7 +105,7 @@ def isoflop(
         drawn = _minimum(n_G, loss_G, draws_RP[:, group])
         log_d = [at + slope * (part.log_n_R - best.centre) for part in (best, drawn)]
         columns.append((c, best, drawn, log_d[0], log_d[1]))
-        described.append(entry | _describe(best, float(log_d[0][0])))
+        described.append(entry | _describe(best, float(log_d[0][0])) | _intervals(drawn, log_d[1]))
     if len(columns) < MINIMUM_BUDGETS:
         refused = [f"{part['c']:.3g} FLOPs ({part['refused']})" for part in described if "refused" in part]
         why = f"needs {MINIMUM_BUDGETS} budgets with a minimum inside their sizes, has {len(columns)}"
@@ -130,6 +131,13 @@ def _describe(best: _Minimum, log_d: float) -> dict[str, Any]:
         "d": float(np.exp(log_d)),
         "loss": float(best.loss_R[0]),
     }
+
+
+def _intervals(drawn: _Minimum, log_d_R: Array) -> dict[str, Any]:
+    """Of the minimum's size and tokens, over the resamples that have one inside their sizes."""
+    fine = drawn.state_R == 0
+    found = {"n_interval": drawn.log_n_R, "d_interval": log_d_R}
+    return {name: interval(np.exp(np.where(fine, values, np.nan))) for name, values in found.items()}
 
 
 def _optima(columns: list[tuple[_Minimum, Array]]) -> Optima:

@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+DASH = "\N{EN DASH}"
+
 
 class Html(str):
     """Text that is HTML already and must not be escaped again."""
@@ -71,14 +73,16 @@ def cards(items: Iterable[str]) -> Html:
 
 
 def table(
-    head: Sequence[str],
+    columns: str,
     rows: Iterable[Sequence[object]],
     *,
     caption: str = "",
     text: frozenset[int] | set[int] = frozenset({0}),
     marks: Sequence[str] = (),
 ) -> Html:
-    """A table that scrolls sideways by itself; columns in `text` are set left, `marks` are row classes."""
+    """A table that scrolls sideways by itself. `columns`: headings joined by |; those in `text` are set left.
+    `marks`: a CSS class for each row."""
+    head = columns.split("|")
     css = [' class="text"' if i in text else "" for i in range(len(head))]
     titles = "".join(f'<th scope="col"{c}>{esc(h)}</th>' for h, c in zip(head, css, strict=True))
     body = []
@@ -86,30 +90,33 @@ def table(
         mark = marks[number] if number < len(marks) else ""
         cells = "".join(f"<td{c}>{esc(value)}</td>" for value, c in zip(row, css, strict=True))
         body.append(f'<tr class="{mark}">{cells}</tr>' if mark else f"<tr>{cells}</tr>")
-    top = f"<caption>{esc(caption)}</caption>" if caption else ""
-    # tabindex: a keyboard must be able to scroll what a finger can.
+    top = f'<p class="caption muted">{esc(caption)}</p>\n' if caption else ""
+    # tabindex: a keyboard must be able to scroll what a finger can. The caption stays outside, where
+    # it wraps to the page and not to the table.
     return Html(
-        f'<div class="scroll" tabindex="0"><table>{top}<thead><tr>{titles}</tr></thead>'
+        f'{top}<div class="scroll" tabindex="0"><table><thead><tr>{titles}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def image(path: Path, alt: str, caption: str, others: Sequence[Path] = ()) -> Html:
-    """A figure inlined as a data address, on a light plate so that it reads on a dark page."""
+def image(path: Path, alt: str, caption: str, links: Sequence[tuple[str, str]] = ()) -> Html:
+    """A figure inlined as a data address, on a light plate so that it reads on a dark page.
+
+    `links`: (relative address, text) of the same figure in other formats.
+    """
     kind = "image/svg+xml" if path.suffix == ".svg" else "image/png"
     data = base64.b64encode(path.read_bytes()).decode()
-    links = ", ".join(f'<a href="{esc(o.name)}">{esc(o.suffix[1:].upper())}</a>' for o in others)
-    also = f" <span>({links})</span>" if links else ""
+    also = ", ".join(f'<a href="{esc(address)}">{esc(text)}</a>' for address, text in links)
     return Html(
         f'<figure><div class="plate"><img src="data:{kind};base64,{data}" alt="{esc(alt)}"></div>'
-        f"<figcaption>{esc(caption)}{also}</figcaption></figure>"
+        f"<figcaption>{esc(caption)}{f' <span>{also}</span>' if also else ''}</figcaption></figure>"
     )
 
 
 def scientific(value: float | None, digits: int = 3) -> Html:
     """FLOPs: 2.2 x 10^11."""
     if value is None or not math.isfinite(value):
-        return Html("–")
+        return Html(DASH)
     if value == 0:
         return Html("0")
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
@@ -121,14 +128,19 @@ def scientific(value: float | None, digits: int = 3) -> Html:
 def number(value: float | None, digits: int = 4) -> str:
     """A plain number with `digits` significant digits, a dash where there is none."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return DASH
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
     return f"{float(f'{value:.{digits}g}'):.{max(0, digits - 1 - math.floor(math.log10(abs(value) or 1)))}f}"
 
 
+def fixed(value: float | None) -> str:
+    """A loss: four decimals, a dash where there is none."""
+    return DASH if value is None or not math.isfinite(value) else f"{value:.4f}"
+
+
 def percent(value: float | None, signed: bool = True) -> str:
     """A share as a percentage, signed by default."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return DASH
     return f"{100 * value:+.2f}%" if signed else f"{100 * value:.2f}%"

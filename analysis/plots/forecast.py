@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,10 +107,10 @@ def _draw(axes: Axes, scene: Scene) -> None:
 def _draw_target(axes: Axes, target: Target) -> None:
     low, high = target.interval
     arms = [[target.loss - low], [high - target.loss]]
-    square = {"fmt": "s", "ms": 6, "mec": "white", "mew": 0.8, "capsize": 4, "lw": 1.8}
+    square: dict[str, Any] = {"fmt": "s", "ms": 6, "mec": "white", "mew": 0.8, "capsize": 4, "lw": 1.8}
     axes.errorbar(target.c, target.loss, arms, color=style.BLUE, zorder=5, label=_FORECAST, **square)
     if target.measured is not None:
-        star = {"ms": 13, "mec": "white", "mew": 0.8, "zorder": 6}
+        star: dict[str, Any] = {"ms": 13, "mec": "white", "mew": 0.8, "zorder": 6}
         axes.plot(target.c, target.measured, "*", color=style.VERMILION, label=_MEASURED, **star)
 
 
@@ -145,7 +146,8 @@ def _numbers(scene: Scene) -> pd.DataFrame:
             lower, upper = reach.band or (np.nan, np.nan)
             parts.append(style.series(name, c_flops=reach.c, loss=reach.loss, lower=lower, upper=upper))
     if target:
-        points = [("registered forecast", target.loss, target.interval)]
+        points: list[tuple[str, float, Interval | None]] = []
+        points.append(("registered forecast", target.loss, target.interval))
         if target.straight is not None:
             points.append(("registered straight line", target.straight, target.straight_interval))
         if target.measured is not None:

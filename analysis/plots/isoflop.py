@@ -100,12 +100,10 @@ def _draw_minimum(axes: Axes, profile: Profile, colour: Any) -> None:
 
 def _key(profiles: Sequence[Profile], interval_name: str) -> list[Line2D]:
     handles = []
-    if any(p.n_star and not p.refused for p in profiles):
-        handles.append(
-            Line2D(
-                [], [], color=style.VERMILION, marker="D", ms=5.5, lw=2.2, label=f"minimum,\n{interval_name}"
-            )
-        )
+    used = [p for p in profiles if p.n_star and not p.refused]
+    if used:
+        name = f"minimum,\n{interval_name}" if any(p.interval for p in used) else "minimum"
+        handles.append(Line2D([], [], color=style.VERMILION, marker="D", ms=5.5, lw=2.2, label=name))
     if any(p.n_star and p.refused for p in profiles):
         handles.append(
             Line2D(

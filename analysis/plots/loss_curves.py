@@ -64,7 +64,7 @@ def _smooth_rows(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray
     step = np.array([r["step"] for r in clean], dtype=float)
     tokens = np.array([r["tokens"] for r in clean], dtype=float)
     loss = np.array([r["loss"] for r in clean], dtype=float)
-    clock = np.array([r.get("seconds") or np.nan for r in clean], dtype=float)
+    clock = np.array([r.get("seconds", np.nan) for r in clean], dtype=float)
     cuts = segment_starts(step, clock)
     pieces = [smooth(part) for part in np.split(loss, cuts)]
     keep = [_log_spaced(part) for part in np.split(tokens, cuts)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from analysis.plots import style
 from analysis.plots.optimum import Line
@@ -90,14 +91,11 @@ def _contours(
         alpha=0.33,
     )
     lines = axes.contour(grid_n, grid_d, loss, levels=levels, colors="#555555", linewidths=0.6)
-    axes.clabel(
-        lines,
-        fmt="%.3g",
-        fontsize=8,
-        inline=True,
-        inline_spacing=2,
-        manual=_label_places(grid_n, grid_d, loss, levels),
-    )
+    # Gaps in the lines would be cut for the layout of this moment, which is not the final one: an
+    # outline of light clears the label instead.
+    places = _label_places(grid_n, grid_d, loss, levels)
+    for text in axes.clabel(lines, fmt="%.3g", fontsize=8, inline=False, manual=places, colors=style.BLACK):
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="#ededed")])
     for number, flops in enumerate(_budgets(rows)):
         part = rows.loc[np.isclose(rows["c"], flops, rtol=0.05)].sort_values("n")
         axes.plot(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import array
+from analysis.forecast import history, spread
 from analysis.optimum import cost_of, optimum, surface
 from analysis.plots.forecast import Reach
 from analysis.plots.isoflop import Profile
@@ -135,6 +136,17 @@ def optima_of(fit: dict[str, Any]) -> list[Optimum]:
 
 def _pair(interval: list[float] | None) -> tuple[float, float] | None:
     return (interval[0], interval[1]) if interval else None
+
+
+def forecast_reach(fit: dict[str, Any], frontier: Frontier) -> Reach:
+    """The frontier's loss with the 90% band of one new run there (see analysis.forecast)."""
+    past = history(fit)
+    found = [
+        spread(fit, n, d, c, past).quantiles
+        for n, d, c in zip(frontier.n, frontier.d, frontier.c, strict=True)
+    ]
+    lower, upper = (np.array([quantiles[q] for quantiles in found]) for q in ("0.05", "0.95"))
+    return Reach(frontier.c, frontier.loss, (lower, upper))
 
 
 def straight_reach(fit: dict[str, Any], c: np.ndarray) -> Reach | None:

@@ -67,7 +67,7 @@ def grid() -> list[RunConfig]:
     return runs
 
 
-def target_run(multiple: float = 10.0) -> RunConfig:
+def target_run(multiple: float = 10.1) -> RunConfig:
     flops = multiple * max(BUDGETS)
     choices = [
         config(w, flops / counts(config(w, 1e5).model, SEQ).flops_per_token["matmul"])

@@ -1,0 +1,275 @@
+"""The report of a study nobody trained: whole, self-contained, honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import synthetic_study as study
+from typer.testing import CliRunner
+
+from analysis.fit import fit, save
+from analysis.forecast import register
+from analysis.optimum import compute_optimal
+from analysis.plots.style import human
+from analysis.report import build, find_folder, fit_for, forecasts_of, render
+from analysis.report_study import read_study
+from analysis.score import Forecast, load_forecasts, score
+from analysis.table import load
+from scaling.cli.main import app
+from scaling.errors import UserError
+from scaling.files import write_json
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+FIGURES = ("forecast", "isoflop", "optimum", "surface", "loss_curves")
+
+
+class Page(HTMLParser):
+    """Tags in balance, text, addresses and images of a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.alts: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.feed(source)
+        self.close()
+        assert not self.open, f"left open: {self.open}"
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset", "action") and v]
+        if tag == "img":
+            self.alts.append(found.get("alt") or "")
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+def _page(
+    folder: Path, fitted: dict[str, Any] | None, forecasts: list[Forecast], notes: Sequence[str] = ()
+) -> str:
+    """The page without its figures, which cost seconds and are not what is asked here."""
+    return render(read_study(folder, fitted, forecasts, notes), [])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder as `scaling quickstart` leaves it, its forecast registered before the target's run."""
+    base = tmp_path_factory.mktemp("study")
+    folder = study.write_study(base / "runs" / "quickstart", target=False)
+    fitted = fit(load(str(folder)), resamples=100)
+    save(fitted, base / "fits")
+    target = study.target_run()
+    for _ in range(2):  # the second asks for the same again and must not be a second forecast
+        register(
+            fitted,
+            target,
+            unique_tokens=10**8,
+            sweep="quickstart",
+            folder=base / "forecasts",
+            runs=base / "runs",
+        )
+    score(base / "forecasts", study.write_run(folder, target, 0.001))
+    return base
+
+
+@pytest.fixture(scope="module")
+def fitted(root: Path) -> dict[str, Any]:
+    found, notes = fit_for(root / "runs" / "quickstart", root / "fits")
+    assert found is not None and not notes  # the saved fit is of these rows
+    return found
+
+
+@pytest.fixture(scope="module")
+def known(root: Path) -> list[Forecast]:
+    found, notes = forecasts_of(root / "runs" / "quickstart", root / "forecasts")
+    assert len(found) == 1 and not notes
+    return found
+
+
+@pytest.fixture(scope="module")
+def report(root: Path, fitted: dict[str, Any], known: list[Forecast]) -> Path:
+    return build(root / "runs" / "quickstart", fitted, known, root / "reports" / "quickstart")
+
+
+def test_one_file_loads_nothing_from_outside(report: Path) -> None:
+    source = report.read_text(encoding="utf-8")
+    page = Page(source)
+    assert len(source.encode()) < 4e6
+    assert not [a for a in page.addresses if re.match(r"\w*:?//|https?:|file:", a)]
+    assert not re.search(r"url\(|@import|<script|<link|<iframe", source)
+    assert [a for a in page.addresses if a.startswith("#")] and all(
+        a[1:] in page.ids for a in page.addresses if a.startswith("#")
+    )
+    for address in page.addresses:
+        if not address.startswith(("#", "data:")):
+            assert (report.parent / address).is_file(), address
+    assert len(page.alts) == len(FIGURES) and all(len(alt) > 40 for alt in page.alts)
+
+
+def test_answer_comes_first_with_its_numbers(
+    report: Path, fitted: dict[str, Any], known: list[Forecast]
+) -> None:
+    text = Page(report.read_text(encoding="utf-8")).text
+    forecast = known[0]
+    best = compute_optimal(fitted, forecast.record["target"]["flops"])
+    opening = text[: text.index("What it rests on Runs fitted")]
+    assert human(best["n"]) in opening and human(best["d"]) in opening
+    assert human(best["n_interval"][0]) in opening and human(best["n_interval"][1]) in opening
+    measured = forecast.measured
+    assert measured is not None
+    verdict = "The forecast held" if measured["inside_90"] else "The forecast missed"
+    for piece in (
+        "How large a model, on how many tokens?",
+        verdict,
+        f"{best['loss']:.3f}",
+        f"{forecast.loss:.4f}",
+        f"{measured['loss']:.4f}",
+        f"{100 * measured['relative_error']:+.2f}%",
+        f"{100 * measured['straight_line']['relative_error']:+.2f}%",
+    ):
+        assert piece in opening, piece
+    for name, value in fitted["laws"]["chinchilla"]["parameters"].items():
+        assert f"{value:.6g}"[:5] in text, name
+    assert fitted["fingerprint"] in text
+
+
+def test_files_beside_it(report: Path) -> None:
+    figures = report.parent / "figures"
+    for name in FIGURES:
+        for suffix in ("png", "pdf", "svg", "csv"):
+            assert (figures / f"{name}.{suffix}").stat().st_size > 200, (name, suffix)
+    runs = pd.read_csv(report.parent / "runs.csv")
+    assert len(runs) == 33
+    assert set(runs["status"]) == {"done", "diverged", "failed"}
+    assert runs["role"].value_counts().to_dict() == {"fitted": 30, "left out": 2, "target": 1}
+    run = study.grid()[3]
+    row = runs.set_index("run_id").loc[run.run_id]
+    assert row["n_total"] == study.n_of(run) and row["c_matmul"] == pytest.approx(study.flops_of(run))
+
+
+def test_bad_runs_are_marked_and_their_words_escaped(report: Path) -> None:
+    source = report.read_text(encoding="utf-8")
+    assert "diverged at step" in source
+    assert "worker was killed &lt;twice&gt;" in source and "<twice>" not in source
+
+
+def test_names_cannot_write_html(fitted: dict[str, Any], tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    folder = tmp_path / "evil"
+    run = study.write_run(folder, study.grid()[0], 0.0)
+    write_json(
+        folder / "sweep.json",
+        {"name": evil, "question": f"\"'{evil}", "runs": [], "refused": [{"label": evil}]},
+    )
+    bad = {**fitted, "rows_dropped": [{"run": evil, "reason": evil}], "source": evil}
+    source = _page(folder, bad, [], [evil])
+    Page(source)
+    assert "<script" not in source and source.count("&lt;script&gt;") >= 5
+    assert run.run_id in source
+
+
+def test_before_the_target_has_run(root: Path, fitted: dict[str, Any], known: list[Forecast]) -> None:
+    waiting = Forecast(known[0].path, {**known[0].record, "measured": None})
+    text = Page(_page(root / "runs" / "quickstart", fitted, [waiting])).text
+    assert "Forecast not yet tested" in text and "scaling verify" in text
+
+
+def test_a_miss_is_called_a_miss(root: Path, fitted: dict[str, Any], known: list[Forecast]) -> None:
+    measured = {**(known[0].measured or {}), "inside_90": False}
+    missed = Forecast(known[0].path, {**known[0].record, "measured": measured})
+    text = Page(_page(root / "runs" / "quickstart", fitted, [missed])).text
+    assert "The forecast missed: outside its 90% interval" in text and "The forecast held" not in text
+    diverged = Forecast(
+        known[0].path, {**known[0].record, "measured": {"status": "diverged", "diverged_step": 9}}
+    )
+    text = Page(_page(root / "runs" / "quickstart", fitted, [diverged])).text
+    assert "The target run diverged" in text
+
+
+def test_every_forecast_is_listed_and_the_first_counts(
+    root: Path, fitted: dict[str, Any], known: list[Forecast]
+) -> None:
+    first = known[0]
+    later = {**first.record, "registered_at": "2999-01-01T00:00:00+00:00"}
+    later["forecast"] = {**later["forecast"], "loss": 1.2345}
+    second = Forecast(Path("later.json"), later)
+    source = _page(root / "runs" / "quickstart", fitted, [second, first])
+    text = Page(source).text
+    listed = text[text.index("Forecasts (2)") :]
+    assert re.search(r"yes .*" + re.escape(first.path.name), listed)
+    assert re.search(r"1\.2345.* CHANGED after registration later\.json", listed)
+    opening = text[: text.index("What it rests on Runs fitted")]
+    assert f"{first.loss:.4f}" in opening and "1.2345" not in opening
+
+
+def test_without_forecast_the_budget_is_ten_times_the_largest(root: Path, fitted: dict[str, Any]) -> None:
+    text = Page(_page(root / "runs" / "quickstart", fitted, [])).text
+    assert "No forecast is registered" in text and "ten times the largest budget fitted" in text
+    best = compute_optimal(fitted, 10 * max(row["c"] for row in fitted["rows"]))
+    assert human(best["n"]) in text
+
+
+def test_too_few_runs_for_a_law(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "young"
+    for run in study.grid()[:2]:
+        study.write_run(folder, run, 0.0)
+    found, why = fit_for(folder, tmp_path / "fits")
+    assert found is None and "too few" in why[0]
+    source = build(folder, found, [], tmp_path / "out", why).read_text(encoding="utf-8")
+    text = Page(source).text
+    assert "No answer yet" in text and "too few" in text
+    assert sorted(p.name for p in (tmp_path / "out" / "figures").glob("*.csv")) == ["loss_curves.csv"]
+
+
+def test_nothing_finished_yet(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "broken"
+    study.write_run(folder, study.grid()[0], 0.0, "failed")
+    found, why = fit_for(folder, tmp_path / "fits")
+    text = Page(build(folder, found, [], tmp_path / "out", why).read_text(encoding="utf-8")).text
+    assert "No answer yet" in text and "no finished run" in text
+
+
+def test_a_stale_fit_is_not_used(root: Path, tmp_path: Path) -> None:
+    folder = study.write_study(tmp_path / "runs" / "quickstart", target=False, seed=2)
+    found, notes = fit_for(folder, root / "fits")  # the fits folder holds the fit of other losses
+    assert found is not None and "not of these runs" in notes[0]
+    assert {row["run"] for row in found["rows"]} == {run.run_id for run in study.grid()}
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_unknown_sweep_or_empty_folder_is_one_sentence(name: str, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "empty").mkdir(parents=True)
+    with pytest.raises(UserError, match=name):
+        find_folder(name, tmp_path / "runs")
+    with pytest.raises(UserError):
+        build(tmp_path / "runs" / name, None, [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_command(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(root)
+    result = CliRunner().invoke(app, ["report", "quickstart", "--out", str(tmp_path / "page"), "--json"])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert Path(answer["report"]) == tmp_path / "page" / "index.html" and Path(answer["report"]).is_file()
+    assert len(answer["files"]) == 4 * len(FIGURES) + 1
+    assert answer["forecasts"] == [str(f.path) for f in load_forecasts("forecasts")]
