@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from scaling.config import Placement
+from scaling.environment import training_environment
+
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "tests"  # kept between runs: the prepared corpus and the compiled steps
 
@@ -33,10 +36,9 @@ def _accelerator() -> str | None:
 
 def _environment() -> None:
     os.environ["SCALING_CACHE"] = str(CACHE)
-    # Read by JAX itself. Compiling is most of what the training tests cost.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / "xla")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    # As in a run: one XLA thread, since the same step differs in its last bits between one and two; and a
+    # compilation cache, since compiling is most of what the training tests cost.
+    os.environ |= training_environment(Placement(), str(CACHE / "xla"))
     # wandb: nothing of the user's, neither key nor cache, and off where a test does not ask for it.
     os.environ["WANDB_MODE"] = "disabled"
     os.environ["NETRC"] = str(CACHE / "netrc")
@@ -44,11 +46,6 @@ def _environment() -> None:
         os.environ[f"WANDB_{kind}_DIR"] = str(CACHE / "wandb")
     if _accelerator() is None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        # One XLA thread: the same step differs in its last bits between one and two threads, and
-        # two test processes would otherwise fight for the cores.
-        os.environ.setdefault("NPROC", "1")
-        # As scaling/environment.py sets it for training: half the time to compile.
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 
 _environment()

@@ -5,9 +5,12 @@ need no device, and nobody imports experiments. The command line may call on eve
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +99,29 @@ def test_imports_follow_the_arrows() -> None:
         if target not in allowed:
             wrong.append(f"{i.where} imports {i.module}")
     assert not wrong
+
+
+def test_every_import_is_declared() -> None:
+    """In pyproject.toml, by the distributions that provide the modules: runtime ones, or an extra's if lazy."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    runtime = _names(project["dependencies"])
+    extras = {name for extra in project["optional-dependencies"].values() for name in _names(extra)}
+    providers = packages_distributions()
+    wrong = []
+    for i in IMPORTS:
+        top = i.module.split(".")[0]
+        if top in PACKAGES or top in sys.stdlib_module_names:
+            continue
+        found = _names(providers.get(top, [top]))
+        if not found & (runtime | extras if i.lazy else runtime):
+            wrong.append(f"{i.where} imports {i.module}")
+    assert not wrong
+
+
+def _names(requirements: list[str]) -> set[str]:
+    """Distribution names in their canonical form."""
+    found = [re.match(r"[\w.-]+", requirement) for requirement in requirements]
+    return {re.sub(r"[-_.]+", "-", name.group()).lower() for name in found if name}
 
 
 def test_analysis_uses_only_the_records_of_runs() -> None:
