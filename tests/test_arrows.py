@@ -102,7 +102,7 @@ def test_imports_follow_the_arrows() -> None:
 
 
 def test_every_import_is_declared() -> None:
-    """In pyproject.toml, by the distribution that provides the module: at run time, or by an extra if lazy."""
+    """In pyproject.toml, by the distribution that provides the module: at run time, or by an extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     runtime = _names(project["dependencies"])
     extras = {name for extra in project["optional-dependencies"].values() for name in _names(extra)}
