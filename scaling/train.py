@@ -173,8 +173,9 @@ class Run:
             if stop or now - saved_at > self.placement.checkpoint_seconds or step == config.steps:
                 if not self._log_row(*pending):
                     return step
-                pending, saved_at = None, now
+                pending = None
                 self._save(step)
+                saved_at = time.monotonic()  # after: a slow disk must not mean a save at every step
             if stop and step < config.steps:
                 raise Interrupted(f"run {self.folder.run_id} saved at step {step} of {config.steps}")
         return None

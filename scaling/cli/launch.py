@@ -34,6 +34,7 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of every run, for a study that takes one.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder written by `scaling data prepare`.")] = None,
+    wandb: Annotated[str, typer.Option(help="Mirror every run to wandb: off, offline or online.")] = "off",
     runs: RunsOption = Path("runs"),
     json_output: JsonFlag = False,
 ) -> None:
@@ -49,11 +50,11 @@ def launch(
     Example: scaling launch quickstart --workers 2
     """
     from launch.local import run_sweep
-    from scaling.config import Placement
+    from scaling.config import Placement, from_dict
     from sweeps.sweep import find_sweep
 
     found = find_sweep(sweep, runs, seed=seed, data=data)
-    placement = Placement(data_path=data)
+    placement = from_dict(Placement, {"data_path": data, "wandb": wandb}, "placement")
     if dry_run:
         from launch.jobs import sweep_jobs
 
