@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ class CheckpointError(RunError):
 
 class Checkpoints:
     def __init__(self, folder: Path) -> None:
+        _let_orbax_raise_in_silence()
         options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, enable_async_checkpointing=False)
         self._folder = folder.absolute()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -31,13 +35,9 @@ class Checkpoints:
             written = self._manager.save(step, args=items)
             self._manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore reports a full disk as ValueError
-            raise CheckpointError(
-                f"checkpoint of step {step} was not written: {_first_line(error)}"
-            ) from error
+            raise _unwritten(step, _reason(error)) from error
         if not written:  # Orbax skips a step at or before its newest without a word
-            raise CheckpointError(
-                f"checkpoint of step {step} was not written: {self._folder} has a newer one"
-            )
+            raise _unwritten(step, f"{self._folder} holds a newer one")
 
     def restore_newest(self, like: Any) -> tuple[int, Any, dict[str, Any], list[str]]:
         """The newest checkpoint that can be read: its step (0: none), state, position; notes on the others.
@@ -53,7 +53,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # damage shows as anything: ValueError, KeyError, bare Exception
                 self._set_aside(step)
-                notes.append(f"checkpoint of step {step} cannot be read ({_first_line(error)}); set aside")
+                notes.append(f"checkpoint of step {step} cannot be read ({_reason(error)}); set aside")
             else:
                 return step, state, position, notes
         return 0, like, {}, notes
@@ -78,5 +78,32 @@ class Checkpoints:
         self._manager.close()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+@functools.cache
+def _let_orbax_raise_in_silence() -> None:
+    """Once a process. Orbax logs, traceback and all, what it then raises.
+
+    The tasks that it abandons are reported again when they are collected, and by tensorstore, which
+    still answers to their closed loop: fifty lines of traceback for one full disk.
+    """
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    logging.getLogger("asyncio").addFilter(lambda record: "was never retrieved" not in record.getMessage())
+    report = sys.unraisablehook
+
+    def skip_closed_loops(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = skip_closed_loops
+
+
+def _unwritten(step: int, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint of step {step} was not written ({reason}); mend that and start the run again: "
+        f"it goes on from the checkpoint before"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The end of the first line: tensorstore puts a chain of paths before the cause, and a code after it."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ": ".join(line.split(" [os_error_code")[0].split(": ")[-2:])[:200]
