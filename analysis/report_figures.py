@@ -132,8 +132,8 @@ def _optimum(study: Study, frontier: views.Frontier | None, folder: Path) -> lis
             paths,
             "Compute-optimal parameters and training tokens against compute on log axes by three approaches.",
             f"The best size (left) and number of tokens (right) for each budget by {_spell(len(lines))} "
-            "independent readings of the same runs; where they part beyond the last points, extrapolation "
-            f"rests on the choice.{law}",
+            "readings of the same runs; where they part beyond the last points, extrapolation rests on the "
+            f"choice.{law}",
         )
     ]
 

@@ -124,7 +124,7 @@ def _zoom(main: Axes, zoom: Axes, scene: Scene, target: Target) -> None:
         if target.straight_interval:
             zoom.plot([beside] * 2, target.straight_interval, color=style.GREEN, lw=1.8, zorder=4)
         zoom.plot(beside, target.straight, "D", ms=5.5, color=style.GREEN, mec="white", mew=0.7, zorder=5)
-    y_low, y_high = style.loss_limits(seen, 0.25)
+    y_low, y_high = style.loss_limits(seen, 0.15)
     x_low, x_high = target.c / 1.45, target.c * 1.45
     style.log_axis(zoom.xaxis, x_low, x_high, "flops", 3)
     style.log_axis(zoom.yaxis, y_low, y_high, "loss", 7)

@@ -17,7 +17,7 @@ from analysis.plots import style
 from scaling.accounting import counts
 from scaling.runs import RunFolder
 
-SMOOTHING = 0.05  # half-window as a share of the step: even in log compute, and centred so nothing lags
+SMOOTHING = 0.05  # half-window as a share of the position: even in log compute
 POINTS = 240  # a line drawn a few inches wide shows no more
 
 
@@ -66,7 +66,8 @@ def _smooth_rows(rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray
     loss = np.array([r["loss"] for r in clean], dtype=float)
     clock = np.array([r.get("seconds", np.nan) for r in clean], dtype=float)
     cuts = segment_starts(step, clock)
-    pieces = [smooth(part) for part in np.split(loss, cuts)]
+    starts = [0, *cuts]
+    pieces = [smooth(part, before=int(at)) for part, at in zip(np.split(loss, cuts), starts, strict=True)]
     keep = [_log_spaced(part) for part in np.split(tokens, cuts)]
     gap = np.array([np.nan])
     out_tokens = [np.append(t[k], gap) for t, k in zip(np.split(tokens, cuts), keep, strict=True)]
@@ -87,12 +88,21 @@ def segment_starts(step: np.ndarray, clock: np.ndarray) -> np.ndarray:
     return np.flatnonzero(breaks) + 1
 
 
-def smooth(loss: np.ndarray, share: float = SMOOTHING) -> np.ndarray:
-    """Centred mean over +-`share` of the position, cut symmetrically at both ends so that it is unbiased."""
-    index = np.arange(len(loss))
-    half = np.minimum(np.minimum((share * index).astype(int), index), len(loss) - 1 - index)
-    total = np.concatenate([[0.0], np.cumsum(loss)])
-    return (total[index + half + 1] - total[index - half]) / (2 * half + 1)
+def smooth(loss: np.ndarray, share: float = SMOOTHING, before: int = 0) -> np.ndarray:
+    """The line fitted to a window of +-`share` of the position, read at its middle.
+
+    A line and not a mean: where the window is cut off by an end of the stretch it is not centred, and a
+    mean would lag behind a falling loss. `before`: rows of the run that precede this stretch.
+    """
+    rows = np.arange(len(loss))
+    half = (share * (before + rows)).astype(int)
+    low, high = np.maximum(rows - half, 0), np.minimum(rows + half, len(loss) - 1) + 1
+    count = high - low
+    sums = [np.concatenate([[0.0], np.cumsum(values)]) for values in (loss, rows * loss)]
+    mean, product = ((total[high] - total[low]) / count for total in sums)
+    middle, spread = (low + high - 1) / 2, (count**2 - 1) / 12  # of consecutive row numbers
+    slope = (product - middle * mean) / np.where(spread > 0, spread, 1.0)
+    return mean + slope * (rows - middle)
 
 
 def _log_spaced(tokens: np.ndarray) -> np.ndarray:
@@ -190,7 +200,7 @@ def _draw_curve(axes: Axes, curve: Curve, colour: Any, is_target: bool) -> None:
 
 
 def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Leave out the first hundredth of compute: the drop from the uniform loss would flatten the rest."""
+    """Leave out the start of training: the drop from the uniform loss would flatten the rest."""
     finals = np.array([c.final_loss for c in curves if c.final_loss is not None])
     ends = np.array([c.final_c for c in curves])
     left = ends.min() / 30
@@ -200,6 +210,8 @@ def _limits(axes: Axes, curves: Sequence[Curve]) -> None:
         heights = np.concatenate([c.loss[np.isfinite(c.loss)] for c in curves] + [np.array([1.0])])
     low = finals.min() if len(finals) else heights.min()
     top = np.quantile(heights, 0.97)
+    if len(finals):
+        top = min(top, 1.6 * finals.max())
     style.log_axis(axes.xaxis, left, ends.max() * 1.5, "flops")
     style.log_axis(axes.yaxis, *style.loss_limits([low, max(top, low * 1.2)]), "loss")
 

@@ -107,16 +107,23 @@ def _draw_point(axes: Axes, point: Optimum, quantity: str) -> None:
     )
 
 
+def _reachable(line: Line, quantity: str) -> np.ndarray:
+    """The line's band, as far as it is worth an axis: within a factor 3 of the line."""
+    values, band = (line.n, line.n_band) if quantity == "n" else (line.d, line.d_band)
+    return values if band is None else np.clip(np.concatenate(band), values.min() / 3, values.max() * 3)
+
+
 def _frame(
     axes: Axes, lines: Sequence[Line], points: Sequence[Optimum], quantity: str, target: float | None
 ) -> None:
     flops = np.concatenate([x.c for x in lines] + [[p.c for p in points]])
     heights = [x.n if quantity == "n" else x.d for x in lines]
+    heights += [_reachable(x, quantity) for x in lines]
     heights.append(np.array([p.n if quantity == "n" else p.d for p in points]))
     low, high = style.padded(flops)
     style.log_axis(axes.xaxis, low, high, "flops", 5)
     style.log_axis(
-        axes.yaxis, *style.padded(np.concatenate(heights), 1.5), "params" if quantity == "n" else "tokens", 6
+        axes.yaxis, *style.padded(np.concatenate(heights), 1.25), "params" if quantity == "n" else "tokens", 6
     )
     if target and low < target < high:
         axes.axvline(target, color=style.GREY, lw=0.9, ls=":")

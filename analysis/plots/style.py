@@ -191,7 +191,8 @@ def log_ticks(low: float, high: float, most: int = 7, fewest: int = 4) -> list[f
         ticks = [s * 10.0**k for k in range(first, last + 1) for s in subs if low <= s * 10.0**k <= high]
         if fewest <= len(ticks) <= most + 1:
             return ticks
-    return _nice_linear(low, high, most)
+    plain = _nice_linear(low, high, most)
+    return plain if len(plain) > 1 else _nice_linear(low, high, most + 2)
 
 
 def _minor_ticks(low: float, high: float) -> list[float]:

@@ -121,14 +121,17 @@ def _label_places(
     n: np.ndarray, d: np.ndarray, loss: np.ndarray, levels: np.ndarray
 ) -> list[tuple[float, float]]:
     """Where each contour meets a line near the right edge, or one near the top: clear of runs and frame."""
-    column, row = int(0.92 * n.shape[1]), int(0.94 * n.shape[0])
+    column, row, first = int(0.92 * n.shape[1]), int(0.94 * n.shape[0]), n.shape[0] // 20
     places = []
     for level in levels:
-        down, across = loss[: row + 1, column], loss[row, : column + 1]  # both fall along their axis
+        down, across = (
+            loss[first : row + 1, column],
+            loss[row, first : column + 1],
+        )  # both fall along their axis
         if down.min() <= level <= down.max():
-            places.append((float(n[0, column]), float(np.interp(-level, -down, d[: row + 1, 0]))))
+            places.append((float(n[0, column]), float(np.interp(-level, -down, d[first : row + 1, 0]))))
         elif across.min() <= level <= across.max():
-            places.append((float(np.interp(-level, -across, n[0, : column + 1])), float(d[row, 0])))
+            places.append((float(np.interp(-level, -across, n[0, first : column + 1])), float(d[row, 0])))
     return places
 
 

@@ -92,6 +92,10 @@ def test_isoflop_minima_lie_at_the_optimum(exact: dict[str, Any], tmp_path: Path
         assert row.n_params == pytest.approx(n, rel=0.06)  # alpha and beta differ: a parabola is biased
         assert row.loss == pytest.approx(loss, rel=0.01)
         assert row.lower <= row.n_params <= row.upper
+        profile = table[(table["series"] == "profile") & (table["c_flops"] == row.c_flops)]
+        lowest = profile.loc[profile["loss"].idxmin()]
+        assert lowest["loss"] == pytest.approx(row.loss, rel=1e-3)
+        assert lowest["n_params"] == pytest.approx(row.n_params, rel=0.05)
 
 
 def test_a_minimum_at_the_edge_is_named_and_not_used(tmp_path: Path) -> None:
