@@ -165,7 +165,8 @@ def _labels(frame: pd.DataFrame, reading: Reading, source: str, notes: list[str]
     """What each row is called in messages, and for --run which run it belongs to."""
     if reading.run:
         return frame[_named(frame, "run", reading.run, source)].astype(str)
-    found = _find(frame, "run")
+    by_name = {column.lower(): column for column in reversed(list(frame.columns))}
+    found = next((by_name[name] for name in _COMMON["run"] if name in by_name), None)
     if found is not None:
         if frame[found].is_unique:
             return frame[found].astype(str)

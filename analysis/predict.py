@@ -27,12 +27,17 @@ from scaling.errors import UserError
 from scaling.recipes import RECIPES, Recipe
 
 
-def open_fit(source: str) -> dict[str, Any]:
-    """A fit file by path or by name under fits/; a folder of runs or a table is fitted on the spot."""
+def open_fit(source: str) -> tuple[dict[str, Any], list[str]]:
+    """A fit file by path or by name under fits/; a folder of runs or a table is fitted on the spot.
+
+    The fit, and what is to be said of reading the rows where it was made now.
+    """
     path = Path(source)
     if path.suffix == ".json" or (Path("fits") / f"{source}.json").exists():
-        return load_fit(source)
-    return fit(load(source))
+        return load_fit(source), []
+    content = fit(load(source))
+    dropped = [f"{row['run']} is left out: {row['reason']}" for row in content["rows_dropped"]]
+    return content, [f"{source} is fitted for this answer only", *content["notes"], *dropped]
 
 
 def recipe_of(content: dict[str, Any]) -> Recipe:

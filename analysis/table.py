@@ -123,6 +123,7 @@ def from_frame(raw: pd.DataFrame, reading: Reading, source: str, name: str) -> R
         n_name, c_name = _conventions(reading)
         own = Reading(n=f"n_{n_name}", d="tokens", c=f"c_{c_name}", loss="loss")
         read = canonical(raw, own, source)
+        _one_text(raw.iloc[read.table["row"].to_numpy() - 1], source)
         extra = raw.reset_index(drop=True).iloc[read.table["row"].to_numpy() - 1].reset_index(drop=True)
         known = [column for column in read.table.columns if column in extra.columns]
         return Runs(
@@ -178,12 +179,7 @@ def from_folder(path: Path, reading: Reading) -> Runs:
     if not rows:
         raise UserError(f"{path} has no finished run, {len(dropped)} are not done; see `scaling status`.")
     table = pd.DataFrame(rows)
-    texts = sorted(set(table["fingerprint"]))
-    if len(texts) > 1:
-        raise UserError(
-            f"{path} mixes runs on {len(texts)} different texts ({', '.join(texts)}), whose losses do not "
-            "compare; give a folder with one, or a sweep.json that names the runs to use."
-        )
+    _one_text(table, str(path))
     notes = [f"{len(left_out)} runs of {path} are not of its sweep and are left out: {_some(left_out)}"]
     table.insert(0, "c", table[f"c_{c_name}"])
     table.insert(0, "d", table["tokens"])
@@ -194,6 +190,16 @@ def from_folder(path: Path, reading: Reading) -> Runs:
         dropped=dropped, notes=notes if left_out else [], setting=_setting(chosen[0].config(), design),
         fixed_n=reading.n_count is not None,
     )  # fmt: skip
+
+
+def _one_text(table: pd.DataFrame, source: str) -> None:
+    for column in ("fingerprint", "data.fingerprint"):  # a folder's, a wandb project's
+        texts = sorted({str(text) for text in table[column].dropna()}) if column in table else []
+        if len(texts) > 1:
+            raise UserError(
+                f"{source} mixes runs on {len(texts)} texts ({', '.join(texts)}), whose losses do not "
+                "compare; give runs on one, or in a folder a sweep.json that names the runs to use."
+            )
 
 
 def _members(path: Path, folders: list[RunFolder]) -> tuple[list[RunFolder], list[str], dict[str, Any]]:

@@ -133,7 +133,9 @@ def predict(
         raise UserError("what to predict is not said; give --flops, or --at with a table of n and d.")
     if run_config is not None and flops is None:
         raise UserError("--run-config needs a budget; give --flops.")
-    content = open_fit(fit)
+    content, said = open_fit(fit)
+    for remark in said:
+        note(remark)
     result: dict[str, object] = {}
     if flops is not None:
         found = answer(content, flops)

@@ -104,12 +104,14 @@ def test_describing_a_run_counts_it_as_the_fit_does(own):
 def test_a_fit_is_opened_or_made(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(own)
-    assert open_fit("quickstart")["fingerprint"] == own["fingerprint"]
-    assert open_fit("fits/quickstart.json")["fingerprint"] == own["fingerprint"]
+    for source in ("quickstart", "fits/quickstart.json"):
+        found, said = open_fit(source)
+        assert found["fingerprint"] == own["fingerprint"] and said == []
     n = np.geomspace(1e6, 1e9, 12)
     rows = pd.DataFrame({"n": n, "d": 20 * n * np.tile([0.5, 1, 2], 4), "loss": 2 + 100 / n**0.3})
     rows.to_csv("t.csv", index=False)
-    assert open_fit("t.csv")["source"] == "t.csv"
+    found, said = open_fit("t.csv")
+    assert found["source"] == "t.csv" and "for this answer only" in said[0]
 
 
 def test_without_a_surface_there_is_no_answer():

@@ -201,7 +201,7 @@ def test_two_texts_do_not_mix_unless_the_sweep_chooses(folder):
     config = json.loads(path.read_text())
     config["data"]["fingerprint"] = "f" * 12
     write_json(path, config)
-    with pytest.raises(UserError, match="2 different texts"):
+    with pytest.raises(UserError, match="2 texts"):
         load(str(folder))
     members = [run.run_id for run in study.grid() if run.run_id != path.parent.name]
     write_json(folder / "sweep.json", {"run_ids": members})
@@ -227,3 +227,7 @@ def test_our_own_table_is_known_by_its_columns(folder, tmp_path):
     again = load(write(runs.table, tmp_path / "own.csv"))
     assert again.own and again.n("non_embedding")[1] == "non_embedding"
     np.testing.assert_allclose(again.column("c"), runs.column("c"))
+    assert again.runs == runs.runs
+    runs.table.loc[3, "fingerprint"] = "another"
+    with pytest.raises(UserError, match="2 texts"):
+        load(write(runs.table, tmp_path / "mixed.csv"))
