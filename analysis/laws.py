@@ -193,7 +193,7 @@ def _kaplan(name: str, x: Literal["n", "d", "c"], unit: str, equation: str) -> L
         source=f"Kaplan et al. 2020 (arXiv 2001.08361), eq. {equation}",
         inputs=(x,),
         parameters=(
-            Parameter(f"{X}_c", "scale", unit, f"{X} at which the line reaches 1 nat per token"),
+            Parameter(f"{X}_c", "scale", unit, f"{X} at a loss of 1 nat per token"),
             Parameter(f"alpha_{X}", "exponent", "", f"fall of log loss per log {X}"),
         ),
         family=PowerLaw(),

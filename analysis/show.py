@@ -69,7 +69,7 @@ def _law(name: str, law: dict[str, Any], content: dict[str, Any]) -> RenderableT
     )  # fmt: skip
     table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
     for justify in ("left", "right", "right", "left"):
-        table.add_column(no_wrap=True, justify=justify)
+        table.add_column(no_wrap=True, justify=justify, min_width=14 if justify == "right" else None)
     meaning = {parameter.name: parameter.meaning for parameter in LAWS[name].parameters}
     for constant, value in law["parameters"].items():
         loose = constant in law["not_determined"]

@@ -180,7 +180,7 @@ def from_folder(path: Path, reading: Reading) -> Runs:
         raise UserError(f"{path} has no finished run, {len(dropped)} are not done; see `scaling status`.")
     table = pd.DataFrame(rows)
     _one_text(table, str(path))
-    notes = [f"{len(left_out)} runs of {path} are not of its sweep and are left out: {_some(left_out)}"]
+    notes = [f"left out of {path}, not of its sweep: {_some(left_out)}"]
     table.insert(0, "c", table[f"c_{c_name}"])
     table.insert(0, "d", table["tokens"])
     table.insert(0, "n", table[f"n_{n_name}"])
