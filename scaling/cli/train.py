@@ -39,7 +39,8 @@ def train(
     """Train one run, or go on with it from its last checkpoint.
 
     Ctrl-C (or SIGTERM) saves and exits with 42: run the same command again to go on. A finished run is
-    not trained again.
+    not trained again. Exits with 0 when the run ended, diverged or not; with 1 when it cannot go on now
+    (a full disk, another process at it) and can be started again; with 2 for input to be mended.
 
     Example: scaling predict quickstart --flops 1e11 --run-config run.json && scaling train run.json
     """
@@ -109,6 +110,6 @@ def _assignments(items: list[str]) -> dict[str, object]:
             )
         try:
             out[name] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON: the text itself
             out[name] = value
     return out
