@@ -25,7 +25,7 @@ PARAMETERS = ("A", "B", "E", "alpha", "beta")
 EXPONENT_BOUNDS = (1e-3, 4.0)
 _EXPONENTS = np.geomspace(0.03, 2.5, 21)
 _COARSE = _EXPONENTS[::2]  # for resamples, whose neighbourhood is known
-_BLOCK = 40_000  # residuals per block: the working set stays in the cache of one core
+_BLOCK = 80_000  # residuals per block: the working set stays in the cache of one core
 
 
 @dataclass(frozen=True)
