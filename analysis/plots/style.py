@@ -195,7 +195,7 @@ def log_ticks(low: float, high: float, most: int = 7, fewest: int = 4) -> list[f
     plain = _nice_linear(low, high, most)
     if len(plain) < 2:
         plain = _nice_linear(low, high, most + 2)
-    return ticks if len(plain) < len(ticks) <= most + 1 else plain
+    return ticks if len(plain) < 4 <= len(ticks) <= most + 1 else plain
 
 
 def _minor_ticks(low: float, high: float) -> list[float]:
