@@ -5,7 +5,7 @@ VENV      := .venv
 BIN       := $(VENV)/bin
 PACKAGES  := scaling sweeps experiments launch analysis
 TEST_JOBS ?= 2
-PIP       := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP       := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 # The first interpreter that is new enough; PYTHON=... overrides.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
