@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -51,14 +49,12 @@ def test_what_is_no_strict_json_is_refused_before_anything_is_written(tmp_path: 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     write_whole(path, "old")
-    code = "import sys; from scaling.files import write_whole; write_whole(sys.argv[1], 'x' * 5000)"
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-
-    ended = subprocess.run(
-        [sys.executable, "-c", code, str(path)], preexec_fn=limit, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode != 0 and "File too large" in ended.stderr
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(path, "x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert os.listdir(tmp_path) == ["summary.json"]
     assert path.read_text() == "old"

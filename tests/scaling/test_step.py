@@ -12,6 +12,7 @@ import pytest
 from tiny import CONFIG, CPU, tiny
 
 from scaling.config import NUMERICS_VERSION, RunConfig
+from scaling.evaluate import EVAL_BATCH
 from scaling.optimizer import hyper
 from scaling.sharding import make_shardings
 from scaling.step import TrainState, compiled_eval_step, compiled_train_step, init_state, make_forward
@@ -19,13 +20,12 @@ from scaling.step import TrainState, compiled_eval_step, compiled_train_step, in
 SHARDINGS = make_shardings(CPU)
 FORWARD = make_forward(CONFIG.model, CPU, "cpu")
 STEP = compiled_train_step(FORWARD, CONFIG.model, SHARDINGS)
-ROWS = 8
 
 
-def tokens(seed: int = 0) -> np.ndarray:
-    """Skewed bytes, (ROWS, seq_len + 1), from raw words, which no version of NumPy may change."""
-    words = np.random.Philox(key=seed).random_raw(ROWS * (CONFIG.seq_len + 1))
-    return (words & (words >> 8) & 0x7F).astype(np.uint8).reshape(ROWS, -1)
+def tokens(seed: int = 0, rows: int = CONFIG.batch_size) -> np.ndarray:
+    """Skewed bytes, (rows, seq_len + 1), from raw words, which no version of NumPy may change."""
+    words = np.random.Philox(key=seed).random_raw(rows * (CONFIG.seq_len + 1))
+    return (words & (words >> 8) & 0x7F).astype(np.uint8).reshape(rows, -1)
 
 
 def step(
@@ -58,7 +58,7 @@ def test_microbatches_change_neither_the_gradient_nor_the_update() -> None:
 
 
 def test_noise_scale_parts_are_those_of_the_microbatch_gradients() -> None:
-    """McCandlish et al. 2018, appendix A.1, batches counted in sequences: 2 in each part, 8 in all."""
+    """McCandlish et al. 2018, appendix A.1, batches counted in sequences: 1 in each part, 4 in all."""
     unclipped = tiny(optimizer__clip=0)
 
     def gradient(rows: np.ndarray) -> np.ndarray:
@@ -67,15 +67,15 @@ def test_noise_scale_parts_are_those_of_the_microbatch_gradients() -> None:
 
     batch = tokens()
     # Rows repeated to the compiled size have the same mean gradient.
-    grads = [gradient(np.tile(part, (4, 1))) for part in batch.reshape(4, 2, -1)]
+    grads = [gradient(np.tile(part, (4, 1))) for part in batch]
     small = np.mean([g @ g for g in grads])
     whole = np.mean(grads, axis=0)
     big = whole @ whole
-    signal = (8 * big - 2 * small) / (8 - 2)
-    trace = (small - big) / (1 / 2 - 1 / 8)
+    signal = (4 * big - 1 * small) / (4 - 1)
+    trace = (small - big) / (1 / 1 - 1 / 4)
     _, metrics = step(init_state(CONFIG, SHARDINGS), batch, 4)
     assert float(metrics["grad_signal"]) == pytest.approx(signal, rel=1e-4)
-    assert float(metrics["grad_noise"]) == pytest.approx(trace / 8, rel=1e-4)
+    assert float(metrics["grad_noise"]) == pytest.approx(trace / 4, rel=1e-4)
     assert float(metrics["grad_norm"]) == pytest.approx(np.sqrt(big), rel=1e-5)
 
 
@@ -109,18 +109,19 @@ def test_the_seed_decides_the_start() -> None:
 
 def test_the_eval_step_is_the_mean_of_a_windows_losses() -> None:
     params = init_state(CONFIG, SHARDINGS).params
-    found = compiled_eval_step(FORWARD)(params, tokens())
-    expected = np.asarray(jax.jit(FORWARD.losses)(params, tokens()), np.float64).mean(axis=1)
+    windows = tokens(rows=EVAL_BATCH)
+    found = compiled_eval_step(FORWARD)(params, windows)
+    expected = np.asarray(jax.jit(FORWARD.losses)(params, windows), np.float64).mean(axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 # numerics_version 1. Loss and gradient norm of two steps, then the evaluation after them.
 GOLDEN = {
-    "loss 1": 5.94497013,
-    "grad_norm 1": 0.83317798,
-    "loss 2": 5.88362026,
-    "grad_norm 2": 0.79128581,
-    "evaluation": 5.80007076,
+    "loss 1": 5.89661026,
+    "grad_norm 1": 1.15241593,
+    "loss 2": 5.97714043,
+    "grad_norm 2": 1.09109426,
+    "evaluation": 5.73401117,
 }
 
 
@@ -132,7 +133,7 @@ def test_golden_training_step() -> None:
         "grad_norm 1": float(first["grad_norm"]),
         "loss 2": float(second["loss"]),
         "grad_norm 2": float(second["grad_norm"]),
-        "evaluation": float(compiled_eval_step(FORWARD)(state.params, tokens(2)).mean()),
+        "evaluation": float(compiled_eval_step(FORWARD)(state.params, tokens(2, EVAL_BATCH)).mean()),
     }
     assert found == pytest.approx(GOLDEN, rel=1e-5), (
         "The training step computes something else than it did: a run trained now would carry the name of "
