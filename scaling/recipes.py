@@ -29,8 +29,8 @@ class Recipe:
     batch_base: float
     d_base: int = 32
     tokens_base: float = 1e6
-    lr_width: float = 0.8
-    lr_horizon: float = 0.05
+    lr_width: float = 1.1
+    lr_horizon: float = -0.15  # the batch grows with the horizon: at a fixed batch the rate falls
     batch_horizon: float = 0.5
     d_head: int = 32
     aspect: int = 48
@@ -82,7 +82,5 @@ class Recipe:
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (
-        Recipe(name="small", source="tuned on the embedded text", lr_base=1.05e-2, batch_base=384),
-    )
+    for recipe in (Recipe(name="small", source="tuned on the embedded text", lr_base=9.2e-3, batch_base=384),)
 }
