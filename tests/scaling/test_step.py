@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -28,10 +27,16 @@ def tokens(seed: int = 0, rows: int = CONFIG.batch_size) -> np.ndarray:
     return (words & (words >> 8) & 0x7F).astype(np.uint8).reshape(rows, -1)
 
 
+def on_device(tokens_BS1: np.ndarray) -> jax.Array:
+    """As training places it: another placement would be another compiled step."""
+    return jax.device_put(tokens_BS1, SHARDINGS.of(("batch", None)))
+
+
 def step(
     state: TrainState, batch: np.ndarray, micro: int, config: RunConfig = CONFIG
 ) -> tuple[TrainState, Any]:
-    split = jnp.asarray(batch.reshape(micro, -1, batch.shape[1]))
+    tokens_MBS1 = batch.reshape(micro, -1, batch.shape[1])
+    split = jax.device_put(tokens_MBS1, SHARDINGS.of((None, "batch", None)))
     return STEP(state, split, hyper(config.optimizer, config.optimizer.lr))
 
 
@@ -110,7 +115,7 @@ def test_the_seed_decides_the_start() -> None:
 def test_the_eval_step_is_the_mean_of_a_windows_losses() -> None:
     params = init_state(CONFIG, SHARDINGS).params
     windows = tokens(rows=EVAL_BATCH)
-    found = compiled_eval_step(FORWARD)(params, windows)
+    found = compiled_eval_step(FORWARD)(params, on_device(windows))
     expected = np.asarray(jax.jit(FORWARD.losses)(params, windows), np.float64).mean(axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -133,7 +138,9 @@ def test_golden_training_step() -> None:
         "grad_norm 1": float(first["grad_norm"]),
         "loss 2": float(second["loss"]),
         "grad_norm 2": float(second["grad_norm"]),
-        "evaluation": float(compiled_eval_step(FORWARD)(state.params, tokens(2, EVAL_BATCH)).mean()),
+        "evaluation": float(
+            compiled_eval_step(FORWARD)(state.params, on_device(tokens(2, EVAL_BATCH))).mean()
+        ),
     }
     assert found == pytest.approx(GOLDEN, rel=1e-5), (
         "The training step computes something else than it did: a run trained now would carry the name of "

@@ -106,6 +106,7 @@ def test_the_loss_is_that_of_the_last_checkpoint_on_the_fixed_windows(whole: Res
     assert step == 40
     windows = validation_windows(open_prepared(None), seq_len=32, val_tokens=2048)
     eval_step = compiled_eval_step(make_forward(CONFIG.model, CPU, "cpu"))
+    windows = jax.device_put(windows, shardings.of(("batch", None)))
     per_window = np.concatenate(
         [np.asarray(eval_step(state.params, half)) for half in (windows[:32], windows[32:])]
     )
