@@ -132,9 +132,7 @@ def _listing(raw: pd.DataFrame) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _choose(
-    raw: pd.DataFrame, reading: Reading, source: str, notes: list[str], loss: bool
-) -> dict[str, str]:
+def _choose(raw: pd.DataFrame, reading: Reading, source: str, notes: list[str], loss: bool) -> dict[str, str]:
     """Which column holds which quantity. Two of n, d, c named: the third is computed, not sought."""
     columns = {
         name: _named(raw, name, column, source)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.laws import SAME_X
 from analysis.bootstrap import interval
+from analysis.laws import SAME_X
 from analysis.lines import Optima, power_laws
 from analysis.newton import Array
 

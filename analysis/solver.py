@@ -247,9 +247,7 @@ def fit_weighted(
     return problem.plain(blocks(one, len(weight_RP), len(loss_P)))
 
 
-def fit_many(
-    n_P: Array, d_P: Array, losses_RP: Array, objective: Objective | None = None
-) -> Array:
+def fit_many(n_P: Array, d_P: Array, losses_RP: Array, objective: Objective | None = None) -> Array:
     """Fit R loss vectors on the same rows: parameters R x 5 in the order of PARAMETERS.
 
     For simulation studies: n in parameters, d in tokens, losses in nats per token, all > 0.

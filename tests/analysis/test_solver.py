@@ -175,7 +175,7 @@ def test_an_objective_that_is_none_is_refused(text):
 
 
 def test_nine_intervals_in_ten_hold_the_truth():
-    """24 runs, as many as the smallest study: the 90% interval of a, and of the loss at 10 times the compute."""
+    """24 runs, as many as the smallest study: the interval of a, and of the loss at 10 times the compute."""
     n, d, _, truth = grid(24, seed=0, noise=0.0)
     problem, far = solver.Problem(n, d), (np.array([4e6]), np.array([8e7]))
     expected = np.array([truth[4] / (truth[3] + truth[4]), solver.predict(truth, *far)[0, 0]])
