@@ -27,7 +27,7 @@ WIDTHS = {
     3.6e10: (12, 16, 20, 24, 28, 32),
     8.4e10: (12, 16, 20, 24, 32, 40),
     2.0e11: (16, 20, 24, 32, 40, 48),
-    4.8e11: (24, 32, 40, 48, 64, 80),
+    4.8e11: (24, 32, 40, 48, 64),
 }
 TARGET = 4.9e12  # training FLOPs of the held-out run
 TARGET_RATIO = 10.0  # how far beyond the grid a forecast must reach to be one

@@ -117,7 +117,7 @@ class Run:
 
     def finish(self, progress: Show, should_stop: Stop) -> dict[str, Any]:
         """Train to the last step, evaluate, write the outcome."""
-        self.clock = Clock()
+        self.clock, self.last_loss = Clock(), None
         self.checkpoints = Checkpoints(self.folder.checkpoints)
         self.first_step = self._resume() + 1
         self._record_placement()
@@ -179,8 +179,6 @@ class Run:
             if stop and step < config.steps:
                 raise Interrupted(f"run {self.folder.run_id} saved at step {step} of {config.steps}")
         return None
-
-    last_loss: float | None = None
 
     def _log_row(self, step: int, lr: float, metrics: dict[str, jax.Array]) -> bool:
         """Append the row of one step; False when its loss is not finite."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -131,7 +132,8 @@ def prior_of(sweep: Sweep) -> Prior | None:
 def target_run(sweep: Sweep, prior: Prior, recipe: Recipe, target: float) -> RunConfig:
     """The run that the prior would make at `target` FLOPs: the width nearest to its optimum.
 
-    Raises UserError when the target cannot be met, for instance for want of text.
+    It may ask for more tokens than the text holds; `Cell.epochs` says so. Raises UserError when the
+    target cannot be met in whole steps.
     """
     models = family(recipe)
     nearest = np.abs(np.log(models.n_W / centre_n(target, recipe, prior))).argmin()
@@ -141,7 +143,7 @@ def target_run(sweep: Sweep, prior: Prior, recipe: Recipe, target: float) -> Run
         sweep.runs[0].data,
         int(sweep.design.get("unique_tokens") or 2**62),
         int(sweep.design.get("seed", 0)),
-        Limits(epochs=float(sweep.design.get("epochs", 1.0))),
+        Limits(epochs=math.inf),
     )
     run = cut(f"target-d{width}", width, target / recipe.flops_per_token(recipe.model(width)), setting)
     if isinstance(run, Refusal):

@@ -86,7 +86,7 @@ def _summary(plan: dict[str, Any]) -> str:
         lines.append(
             f"target   {target['flops']:.3g} FLOPs, {ratio:.3g} times the "
             f"largest run: width {target['d_model']}, N {target['n']:,}, D {target['tokens']:,}, "
-            f"{target['steps']:,} steps{time}"
+            f"{target['steps']:,} steps{time}{_repeats(target['epochs'])}"
         )
     if intervals:
         lines.append(
@@ -103,3 +103,7 @@ def _summary(plan: dict[str, Any]) -> str:
 
 def _clock(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _repeats(epochs: float | None) -> str:
+    return f"; {epochs:.3g} epochs of the text, more than a forecast allows" if epochs and epochs > 1 else ""

@@ -30,6 +30,9 @@ def quickstart(
         float | None,
         typer.Option(help="FLOPs of the run to forecast, at least 10 times the grid's largest budget."),
     ] = None,
+    allow_epochs: Annotated[
+        bool, typer.Option("--allow-epochs", help="Allow a target of more than one epoch of the text.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes; by default one for each core or accelerator.")
     ] = None,
@@ -51,12 +54,13 @@ def quickstart(
     clock = time.perf_counter()
     found = make_sweep(seed=seed, data=data, target=target)
     placement: Placement = from_dict(Placement, {"data_path": data, "wandb": wandb}, "placement")
+    _check_text(found, allow_epochs)
     open_prepared(data)
     with Steps(quiet=as_json) as steps:
         steps.start("plan", _planned(found))
         _train(found, placement, workers, steps)
         fit, fit_path = _fit(found, steps)
-        forecast, config = _forecast(fit, found, placement, seed, steps)
+        forecast, config = _forecast(fit, found, placement, seed, allow_epochs, steps)
         scored, run = _verify(forecast, config, found, placement, steps)
         steps.start("report")
         from analysis.report import build
@@ -112,6 +116,22 @@ class Steps:
         return {"cpu_seconds": cpu, "peak_memory_bytes": float(self._memory.peak_bytes)}
 
 
+def _check_text(sweep: Sweep, allow_epochs: bool) -> None:
+    """Refuse a target that the text is too short for before anything is trained, by the study's prior."""
+    from scaling.errors import UserError
+    from sweeps.plan import prior_of, recipe_of, target_run
+
+    prior, recipe, target = prior_of(sweep), recipe_of(sweep), sweep.design["target"]
+    if allow_epochs or prior is None or recipe is None:
+        return
+    tokens, held = target_run(sweep, prior, recipe, target).tokens, sweep.design["unique_tokens"]
+    if tokens > held:
+        raise UserError(
+            f"the target of {target:.3g} FLOPs would train on about {tokens:,} tokens and the text holds "
+            f"{held:,}; give a longer text or a nearer --target, or repeat the text with --allow-epochs."
+        )
+
+
 def _planned(sweep: Sweep) -> str:
     from scaling.accounting import run_flops
 
@@ -156,7 +176,7 @@ def _fit(sweep: Sweep, steps: Steps) -> tuple[dict[str, Any], Path]:
 
 
 def _forecast(
-    fit: dict[str, Any], sweep: Sweep, placement: Placement, seed: int, steps: Steps
+    fit: dict[str, Any], sweep: Sweep, placement: Placement, seed: int, allow_epochs: bool, steps: Steps
 ) -> tuple[Forecast, RunConfig]:
     from analysis.forecast import register as register_forecast
     from analysis.predict import buildable
@@ -167,7 +187,7 @@ def _forecast(
         fit,
         config,
         unique_tokens=text_info(placement.data_path).train_tokens,
-        allow_epochs=False,
+        allow_epochs=allow_epochs,
         sweep=sweep.name,
         folder=Path("forecasts"),
         runs=Path("runs"),
