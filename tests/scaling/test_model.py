@@ -28,7 +28,7 @@ VOCAB, BATCH, SEQ_LEN = 40, 2, 9
 # Untied, so that the table is the input alone.
 SHAPES = {
     "multi-head, SwiGLU": dataclasses.replace(MODEL, n_layers=1, n_kv_heads=4, vocab_size=VOCAB),
-    "grouped-query, GELU": dataclasses.replace(MODEL, mlp="gelu", vocab_size=VOCAB),
+    "grouped-query, GELU": dataclasses.replace(MODEL, mlp="gelu", norm_eps=0.1, vocab_size=VOCAB),
     "multi-query, SwiGLU": dataclasses.replace(MODEL, n_layers=1, n_kv_heads=1, vocab_size=VOCAB),
 }
 TIED = dataclasses.replace(MODEL, n_layers=1, n_kv_heads=4, tied=True, vocab_size=VOCAB)

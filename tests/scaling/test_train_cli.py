@@ -194,7 +194,8 @@ def test_wandb_out_of_reach_is_a_note_and_the_run_goes_on(
     monkeypatch.setattr("scaling.tracking._unreachable_until", 0.0)
     said = scaling_train(write(tmp_path, tiny(steps=5)), "--out", out, "--wandb", "online")
     assert said.code == 0 and "nats/token" in said.out
-    assert "note: wandb cannot be reached" in said.err
+    assert "note: wandb " in said.err  # cannot be reached, or its service gave up before it could tell
+    assert "Traceback" not in said.err
 
 
 @pytest.mark.parametrize("limit", [4000, 10_000])
