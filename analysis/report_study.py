@@ -15,7 +15,7 @@ from analysis.forecast import history, spread
 from analysis.isoflop import budgets
 from analysis.optimum import compute_optimal
 from analysis.score import Forecast
-from scaling.accounting import counts
+from scaling.accounting import columns
 from scaling.errors import UserError
 from scaling.runs import RunFolder, run_folders
 
@@ -143,15 +143,7 @@ def _row(folder: RunFolder, role: str) -> dict[str, Any]:
         "status": status,
         "loss": summary.get("loss") if done else None,
         "loss_se": summary.get("loss_se") if done else None,
-        **counts(config.model, config.seq_len).flat(config.tokens),
-        "tokens": config.tokens,
-        "lr": config.optimizer.lr,
-        "batch_tokens": config.batch_size * config.seq_len,
-        "steps": config.steps,
-        "d_model": config.model.d_model,
-        "n_layers": config.model.n_layers,
-        "seed": config.seed,
-        "data": config.data.name,
+        **columns(config),
     }
     kept = ("unique_tokens", "epochs", "seconds", "cpu_seconds", "tokens_per_second", "device")
     return row | {name: summary.get(name) for name in kept} | {"note": _remark(status, summary)}

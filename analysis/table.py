@@ -24,7 +24,7 @@ import pandas as pd
 
 from analysis.columns import Reading, canonical
 from analysis.newton import Array
-from scaling.accounting import C_CONVENTIONS, N_CONVENTIONS, counts
+from scaling.accounting import C_CONVENTIONS, N_CONVENTIONS, columns
 from scaling.config import RunConfig, from_dict, to_dict
 from scaling.errors import UserError
 from scaling.runs import RunFolder, run_folders
@@ -243,15 +243,7 @@ def row(folder: RunFolder) -> dict[str, Any]:
         "status": folder.status(),
         "loss": float(loss),
         "loss_se": summary.get("loss_se"),
-        **counts(config.model, config.seq_len).flat(config.tokens),
-        "tokens": config.tokens,
-        "lr": config.optimizer.lr,
-        "batch_tokens": config.batch_size * config.seq_len,
-        "steps": config.steps,
-        "d_model": config.model.d_model,
-        "n_layers": config.model.n_layers,
-        "seed": config.seed,
-        "data": config.data.name,
+        **columns(config),
         "fingerprint": config.data.fingerprint,
         "unique_tokens": summary.get("unique_tokens"),
     }

@@ -20,7 +20,7 @@ Budgets of this project are in `matmul`.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from scaling.config import ModelConfig, RunConfig
 
@@ -102,3 +102,22 @@ def counts(model: ModelConfig, seq_len: int) -> Counts:
 def run_flops(config: RunConfig, convention: CConvention = "matmul") -> float:
     """C of a whole run, FLOPs."""
     return counts(config.model, config.seq_len).flops_per_token[convention] * config.tokens
+
+
+def columns(config: RunConfig) -> dict[str, Any]:
+    """What a config fixes of its row in a runs table, in wandb and in a report alike.
+
+    n_* parameters, c_* training FLOPs of the whole run by convention, tokens and batch_tokens in
+    tokens, lr the peak learning rate.
+    """
+    return {
+        **counts(config.model, config.seq_len).flat(config.tokens),
+        "tokens": config.tokens,
+        "lr": config.optimizer.lr,
+        "batch_tokens": config.batch_size * config.seq_len,
+        "steps": config.steps,
+        "d_model": config.model.d_model,
+        "n_layers": config.model.n_layers,
+        "seed": config.seed,
+        "data": config.data.name,
+    }

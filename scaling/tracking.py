@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from scaling import wandb_session
-from scaling.accounting import counts
+from scaling.accounting import columns
 from scaling.config import Placement, RunConfig, to_dict
 from scaling.runs import RunFolder
 from scaling.wandb_session import reason
@@ -69,23 +69,8 @@ def tracker(placement: Placement, config: RunConfig, folder: RunFolder) -> Track
 
 
 def mirror_config(config: RunConfig) -> dict[str, Any]:
-    """The columns of the runs table that a config fixes, and the whole config under `config`.
-
-    n_* are parameters, c_* training FLOPs of the whole run by convention (scaling/accounting.py), tokens and
-    batch_tokens tokens, lr the peak learning rate.
-    """
-    return {
-        "config": to_dict(config),
-        **counts(config.model, config.seq_len).flat(config.tokens),
-        "tokens": config.tokens,
-        "batch_tokens": config.batch_size * config.seq_len,
-        "steps": config.steps,
-        "lr": config.optimizer.lr,
-        "d_model": config.model.d_model,
-        "n_layers": config.model.n_layers,
-        "seed": config.seed,
-        "data": config.data.name,
-    }
+    """The columns of the runs table that a config fixes, and the whole config under `config`."""
+    return {"config": to_dict(config), **columns(config)}
 
 
 class _Wandb:
