@@ -104,7 +104,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    config = json.dumps(to_dict(override(CONFIG, {"steps": 6, "model.n_layers": 1})))
+    config = json.dumps(to_dict(override(CONFIG, {"steps": 6})))
     folder = tmp_path_factory.mktemp("eight")
     command = [sys.executable, "-c", EIGHT, config, str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
