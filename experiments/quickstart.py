@@ -23,13 +23,13 @@ QUESTION = "Which model size and loss does a larger budget give, and how well do
 RECIPE = "small"
 # Training FLOPs (matmul) -> widths of its isoFLOP profile, about five-fold in N around the best.
 WIDTHS = {
-    1.5e10: (8, 12, 16, 20, 24, 28),
-    3.6e10: (12, 16, 20, 24, 28, 32),
-    8.4e10: (12, 16, 20, 24, 32, 40),
-    2.0e11: (16, 20, 24, 32, 40, 48),
-    4.8e11: (24, 32, 40, 48, 64),
+    1.2e10: (8, 12, 16, 20, 24, 28),
+    2.9e10: (12, 16, 20, 24, 28, 32),
+    6.7e10: (12, 16, 20, 24, 32, 40),
+    1.6e11: (16, 20, 24, 32, 40, 48),
+    3.8e11: (24, 32, 40, 48, 64),
 }
-TARGET = 4.9e12  # training FLOPs of the held-out run
+TARGET = 3.9e12  # training FLOPs of the held-out run
 TARGET_RATIO = 10.0  # how far beyond the grid a forecast must reach to be one
 VAL_TOKENS = 262_144
 

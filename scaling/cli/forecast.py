@@ -54,7 +54,7 @@ def forecast(
     seal, before the run is trained. All are kept; the first of a target counts. Refused: a nearer
     target, one that repeats its text, one that was already trained. `scaling verify` trains and scores.
 
-    Example: scaling forecast quickstart --flops 4.9e12
+    Example: scaling forecast quickstart --flops 3.9e12
     """
     from analysis.fit import load_fit
     from analysis.forecast import register as register_forecast
