@@ -104,14 +104,42 @@ def noise_scale_parts(small_square: jax.Array, big_square: jax.Array, micro: int
     return {"grad_signal": signal, "grad_noise": noise}
 
 
-@functools.cache
-def compiled_train_step(forward: Forward, model: ModelConfig, shardings: Shardings) -> Any:
-    """(state, tokens_MBS1, hyper) -> (state, metrics); the state given is consumed."""
+def _abstract_state(model: ModelConfig, shardings: Shardings) -> tuple[TrainState, TrainState]:
+    """Shapes of the training state, and where each array of it lies."""
     _, params = abstract(model)
     optimizer = transform(hyper(OptimizerConfig(lr=1.0), 0.0))
     state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p)), params)
+    return state, state_shardings(state, shardings)
+
+
+@functools.cache
+def compiled_train_step(forward: Forward, model: ModelConfig, shardings: Shardings) -> Any:
+    """(state, tokens_MBS1, hyper) -> (state, metrics); the state given is consumed."""
+    _, places = _abstract_state(model, shardings)
     step = functools.partial(train_step, forward=forward)
-    return jax.jit(step, donate_argnums=0, out_shardings=(state_shardings(state, shardings), None))
+    return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+
+
+@functools.cache
+def compiled_leaf_step(forward: Forward, model: ModelConfig, shardings: Shardings) -> Any:
+    """The same step over `jax.tree.leaves(state)`, tokens given as a NumPy array.
+
+    For the training loop: wrapping and unwrapping NNX variables and placing the batch in Python
+    cost 1.5 ms a step, a quarter of the step of a model of 15k parameters on one core.
+    """
+    shapes, places = _abstract_state(model, shardings)
+    treedef, leaves = jax.tree.structure(shapes), jax.tree.leaves(places)
+
+    def leaf_step(
+        leaves: list[jax.Array], tokens_MBS1: jax.Array, h: Hyper
+    ) -> tuple[list[jax.Array], Metrics]:
+        state, metrics = train_step(jax.tree.unflatten(treedef, leaves), tokens_MBS1, h, forward=forward)
+        return jax.tree.leaves(state), metrics
+
+    batch = shardings.of((None, "batch", None))
+    return jax.jit(
+        leaf_step, donate_argnums=0, in_shardings=(leaves, batch, None), out_shardings=(leaves, None)
+    )
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from scaling.optimizer import hyper
 from scaling.runs import MetricsLog, RunFolder
 from scaling.schedule import fraction_of_peak
 from scaling.sharding import Shardings, make_shardings
-from scaling.step import compiled_eval_step, compiled_train_step, init_state, make_forward
+from scaling.step import TrainState, compiled_eval_step, compiled_leaf_step, init_state, make_forward
 from scaling.tracking import Tracker, tracker
 
 Show = Callable[[dict[str, Any]], None]  # progress: step, steps, loss, tokens_per_second, seconds_left
@@ -112,7 +112,7 @@ class Run:
         _check(config, placement, self.shardings)
         self.device = self.shardings.mesh.devices.flat[0]
         forward = make_forward(config.model, placement, self.device.platform)
-        self.train_step = compiled_train_step(forward, config.model, self.shardings)
+        self.train_step = compiled_leaf_step(forward, config.model, self.shardings)
         self.eval_step = compiled_eval_step(forward)
 
     def finish(self, progress: Show, should_stop: Stop) -> dict[str, Any]:
@@ -140,13 +140,18 @@ class Run:
     def _resume(self) -> int:
         """Load the newest readable checkpoint and cut the log back to it; returns its step (0: fresh)."""
         fresh = init_state(self.config, self.shardings)
-        step, self.state, position, self.notes = self.checkpoints.restore_newest(fresh)
+        step, state, position, self.notes = self.checkpoints.restore_newest(fresh)
+        self._leaves, self._treedef = jax.tree.flatten(state)
         if step:
             self.batches.set_state(position["data"])
             self.clock = Clock(position["seconds"], position["cpu_seconds"])
             self.notes = position["notes"] + self.notes
         self.folder.cut_metrics(step)
         return step
+
+    @property
+    def state(self) -> TrainState:
+        return jax.tree.unflatten(self._treedef, self._leaves)
 
     def _save(self, step: int) -> None:
         self.log.flush()  # the log on disk reaches at least as far as the checkpoint
@@ -160,8 +165,8 @@ class Run:
         rate = Rate(config)
         for step in range(self.first_step, config.steps + 1):
             lr = config.optimizer.lr * fraction_of_peak(config.schedule, step, config.steps)
-            tokens_MBS1 = self._next_tokens()
-            self.state, metrics = self.train_step(self.state, tokens_MBS1, hyper(config.optimizer, lr))
+            h = hyper(config.optimizer, lr)
+            self._leaves, metrics = self.train_step(self._leaves, self._next_tokens(), h)
             if pending and not self._log_row(*pending):
                 return pending[0]
             pending = (step, lr, metrics)
@@ -192,12 +197,10 @@ class Run:
         self.last_loss = row["loss"]
         return row["loss"] is not None
 
-    def _next_tokens(self) -> jax.Array:
+    def _next_tokens(self) -> np.ndarray:
         tokens_BS1 = next(self.batches)
         self._data_state = self.batches.get_state()
-        micro = self.placement.microbatches
-        tokens_MBS1 = tokens_BS1.reshape(micro, -1, tokens_BS1.shape[1])
-        return jax.device_put(tokens_MBS1, self.shardings.of((None, "batch", None)))
+        return tokens_BS1.reshape(self.placement.microbatches, -1, tokens_BS1.shape[1])
 
     def _summary(self, diverged_at: int | None) -> dict[str, Any]:
         config = self.config

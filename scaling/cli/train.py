@@ -47,6 +47,7 @@ def train(
     import os
 
     from scaling.config import Placement, from_dict, load_run_config, override
+    from scaling.data.text import cache_folder
     from scaling.environment import training_environment
     from scaling.errors import UserError
     from scaling.runs import EXIT_RESTART, RunFolder
@@ -69,7 +70,8 @@ def train(
         },
         "placement",
     )
-    os.environ.update(training_environment(placement))
+    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
+    os.environ.update(training_environment(placement, compiled))
 
     from scaling.cli.progress import run_progress
     from scaling.train import Interrupted

@@ -46,9 +46,9 @@ def rotate(x__SN: jax.Array, theta: float) -> jax.Array:
     """Rotary positions over the last two axes (Su et al. 2021, eq. 15), angles in float64 rounded once."""
     seq_len, d_head = x__SN.shape[-2:]
     angles = np.arange(seq_len)[:, None] * theta ** (-np.arange(0, d_head, 2) / d_head)
-    cos, sin = jnp.asarray(np.cos(angles), x__SN.dtype), jnp.asarray(np.sin(angles), x__SN.dtype)
-    a, b = jnp.split(x__SN, 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    a, b = jnp.split(x__SN.astype(jnp.float32), 2, axis=-1)  # bfloat16 angles lose far positions
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x__SN.dtype)
 
 
 def attend(q_BKGSN: jax.Array, k_BKSN: jax.Array, v_BKSN: jax.Array, query_blocks: int = 1) -> jax.Array:
