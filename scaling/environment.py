@@ -12,7 +12,7 @@ def training_environment(placement: Placement, cache: str | None = None) -> dict
 
     One XLA thread is what makes a resumed CPU run equal the uninterrupted one bit for bit:
     `NPROC` sizes XLA's pool (`--xla_cpu_multi_thread_eigen=false` does not). On CPU, LLVM level 1
-    halves compile time at the same speed of the compiled step. `cache` is a folder shared by every
+    shortens compilation and leaves the compiled step as fast. `cache` is a folder shared by every
     process of a sweep, so that each shape is compiled once.
     """
     env = {"TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

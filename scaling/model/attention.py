@@ -55,7 +55,7 @@ def attend(q_BKGSN: jax.Array, k_BKSN: jax.Array, v_BKSN: jax.Array, query_block
     """Softmax attention over keys at or before each query, logits in float32. Returns (B, K, G, S, N).
 
     Each of `query_blocks` blocks of queries meets only the keys up to its own end: the rest of its
-    square is masked anyway. Two blocks halve the time on CPU at S = 128.
+    square is masked anyway.
     """
     seq_len, d_head = q_BKGSN.shape[-2:]
     edges = [round(i * seq_len / query_blocks) for i in range(query_blocks + 1)]

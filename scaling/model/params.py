@@ -1,8 +1,8 @@
 """Parameters: declared once with shape, logical axes and initial spread; drawn without a compiler.
 
 Initial values come from NumPy's Philox, keyed by (seed, parameter path, layer): the same numbers on
-every device, mesh and process count. A jitted `jax.random` init costs more to compile on CPU
-(6 s a shape) than the training step, and a sweep has dozens of shapes.
+every device, mesh and process count. A jitted `jax.random` init takes longer to compile on CPU
+than the training step, and a sweep has dozens of shapes.
 """
 
 from __future__ import annotations
