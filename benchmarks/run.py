@@ -1,19 +1,32 @@
-"""`python -m benchmarks.run [NAME ...]`: run, print the tables, write results/<name>-<device>.json.
+"""`python -m benchmarks.run [NAME ...]`: run, print Markdown tables, write results/<name>-<device>.json.
 
-A benchmark is a module here with `rows()`: dicts of `what`, `unit` and `values`, one value per repeat. The
-table shows the median. Times are CPU seconds on one thread where there is no accelerator, so that what else
-runs on the machine does not count.
+A benchmark is a module here, named in BENCHMARKS, with
+
+    rows() -> list of {"what": str, "unit": str, "values": [float, ...]}, a value for each repeat
+    missing() -> str | None    optional: one sentence saying what it lacks here, when it then is left out
+
+imported and run in a process of its own, so that none finds another's memory, threads or settings;
+a library that may be absent is imported within its functions. In the table `what` is a row and
+`unit` a column; a cell shows the median of the values, and their least and largest. Times are CPU seconds on
+one thread where there is no accelerator, so that what else runs on the machine does not count: a
+comparison with a peer takes its turns within one repeat, and has a row or unit of its own for the ratio.
+Where a benchmark has more to keep than medians show, further keys of a row go into its file as they are.
+
+A benchmark that fails is said so at the end, exit code 1, and the others run.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import platform
 import re
 import statistics
+import subprocess
 import sys
-from importlib.metadata import version
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +34,70 @@ from scaling.config import Placement
 from scaling.environment import has_accelerator, training_environment
 from scaling.files import write_json
 
-BENCHMARKS = ("data", "fit", "start", "step")
+BENCHMARKS = ("step", "fit", "data", "start")  # in the order of the tables; the quick ones of this folder
 RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("numpy", "scipy", "jax", "jaxlib", "flax", "optax", "grain", "array_record")
+LIBRARIES = ("numpy", "scipy", "jax", "jaxlib", "flax", "optax", "grain", "array_record", "torch", "nanodo")
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str]) -> int:
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         sys.exit(f"error: no benchmark {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}.")
-    os.environ |= training_environment(Placement())  # before NumPy and JAX are imported
-    here = device()
+    failed = []
     for name in names or BENCHMARKS:
-        rows = importlib.import_module(f"benchmarks.{name}").rows()
-        path = RESULTS / f"{name}-{re.sub(r'[^a-z0-9]+', '-', here.lower()).strip('-')}.json"
-        write_json(path, {"benchmark": name, "device": here, "versions": versions(), "rows": rows})
-        _show(name, here, rows, path)
+        found = measure(name)
+        if "rows" in found:
+            path = RESULTS / f"{name}-{re.sub(r'[^a-z0-9]+', '-', found['device'].lower()).strip('-')}.json"
+            write_json(path, found)
+            print(f"### {name}, on {found['device']}\n\n{table(found['rows'])}\n\n{os.path.relpath(path)}\n")
+        else:
+            print(f"### {name}\n\n{found['missing']}\n")
+            failed += [name] * found["failed"]
+        sys.stdout.flush()
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
 
 
-def _show(name: str, device: str, rows: list[dict[str, Any]], path: Path) -> None:
-    print(f"{name}, on {device}")
+def measure(name: str) -> dict[str, Any]:
+    """What is kept of one benchmark, or under `missing` why it did not run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "found.json"
+        command = [sys.executable, "-m", "benchmarks.run", "--one", name, str(path)]
+        environment = os.environ | training_environment(Placement())  # NumPy and XLA read it at their start
+        code = subprocess.run(command, env=environment, check=False).returncode
+        if code:
+            return {"missing": f"It ended with exit code {code}.", "failed": True}
+        return json.loads(path.read_text())
+
+
+def one(name: str, path: Path) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    if hasattr(module, "missing") and (missing := module.missing()):
+        write_json(path, {"missing": missing, "failed": False})
+        return
+    rows = module.rows()
+    write_json(path, {"benchmark": name, "device": device(), "versions": versions(), "rows": rows})
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a row for each `what`, a column for each `unit`, in the order in which they come."""
+    units = list(dict.fromkeys(row["unit"] for row in rows))
+    cells: dict[str, dict[str, str]] = {}
     for row in rows:
-        values = row["values"]
-        spread = f"{min(values):,.4g} to {max(values):,.4g} in {len(values)}"
-        print(f"  {row['what']:<64} {statistics.median(values):>10,.4g} {row['unit']:<22} {spread}")
-    print(f"  {os.path.relpath(path)}\n")
+        cells.setdefault(row["what"], {})[row["unit"]] = _cell(row["values"])
+    lines = [["", *units], ["---", *["---:"] * len(units)]]
+    lines += [[what, *(of.get(unit, "") for unit in units)] for what, of in cells.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(values: list[float]) -> str:
+    median, least, largest = (_number(f(values)) for f in (statistics.median, min, max))
+    return median if least == largest else f"{median} ({least} to {largest})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def device() -> str:
@@ -60,8 +112,17 @@ def device() -> str:
 
 
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a peer that is not compared here
+            continue
+    return found
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["--one"]:
+        one(sys.argv[2], Path(sys.argv[3]))
+    else:
+        sys.exit(main(sys.argv[1:]))
