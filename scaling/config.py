@@ -77,24 +77,33 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW, decoupled weight decay multiplied by the learning rate (`optax.adamw`)."""
+    """One rate for every parameter but for the factors of the parametrisation.
 
-    lr: float
+    Weight decay is multiplied by the learning rate (`optax.adamw`), or, where it is independent, by the
+    schedule's fraction of the peak alone (Wortsman et al. 2023, section 3.2.2): then it is the share of a
+    weight that a step at the peak takes off, 1e-4 or so.
+    """
+
+    lr: float  # the peak; of the base model where there is one
+    name: Literal["adamw", "lion", "muon", "adafactor"] = "adamw"
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip: float = 1.0  # global gradient norm; 0 switches clipping off
+    independent_decay: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """Learning rate over the run, in fractions of its horizon so that it follows the horizon."""
 
-    name: Literal["cosine", "wsd", "constant"] = "cosine"
+    name: Literal["cosine", "wsd", "constant", "inverse_sqrt"] = "cosine"
     warmup: float = 0.1  # fraction of steps, linear from 0
-    decay: float = 0.2  # wsd: fraction of steps in the final linear cooldown
-    final: float = 0.1  # last rate as a fraction of the peak
+    warmup_steps: int = 0  # above 0 it stands for `warmup`: runs of several horizons then begin alike
+    decay: float = 0.2  # wsd: fraction of steps in the final cooldown; 1: all after the warmup
+    cooldown: Literal["linear", "sqrt"] = "linear"  # wsd: its form; sqrt: 1 - square root of its progress
+    final: float = 0.1  # last rate as a fraction of the peak: cosine and wsd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +119,10 @@ class RunConfig:
     steps: int
     seed: int = 0
     z_loss: float = 0.0  # weight of (log Z)^2, descended but not logged (Chowdhery et al. 2022, section 5)
-    parametrisation: Literal["standard"] = "standard"
+    parametrisation: Literal["standard", "mup", "completep"] = "standard"  # scaling/parametrisation.py
+    base_d_model: int = 0  # shape at which the rates were tuned; 0: the model's own
+    base_n_layers: int = 0  # completep alone
+    base_d_head: int = 0
     numerics_version: int = NUMERICS_VERSION
 
     def __post_init__(self) -> None:
@@ -147,6 +159,25 @@ class RunConfig:
         for name in ("warmup", "decay", "final"):
             if not 0 <= getattr(schedule, name) <= 1:
                 raise UserError(f"schedule.{name} is {getattr(schedule, name)}; give a fraction from 0 to 1.")
+        _at_least("schedule.warmup_steps", schedule.warmup_steps, 0)
+        self._check_base()
+
+    def _check_base(self) -> None:
+        """A base that changes nothing is refused: two names would be one run."""
+        widths = ("d_model", "d_head")
+        used = {"standard": (), "mup": widths, "completep": (*widths, "n_layers")}[self.parametrisation]
+        for name in ("d_model", "d_head", "n_layers"):
+            base, own = getattr(self, f"base_{name}"), getattr(self.model, name)
+            _at_least(f"base_{name}", base, 0)
+            if base and name not in used:
+                raise UserError(
+                    f"base_{name} is {base}; parametrisation {self.parametrisation} has none, leave it 0."
+                )
+            # Depths need not divide: 1/m_L is of no array's size.
+            if base and name != "n_layers" and own % base and base % own:
+                raise UserError(
+                    f"base_{name} is {base}; give a divisor or a multiple of model.{name} = {own}."
+                )
 
     @property
     def tokens(self) -> int:

@@ -51,9 +51,10 @@ class Sight:
 
 
 class Attention(nnx.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, logits_multiplier: float = 1.0) -> None:
         d, h, k, n = config.d_model, config.n_heads, config.n_kv_heads, config.d_head
         self.config = config
+        self.scale = logits_multiplier / math.sqrt(n)
         self.w_q_DHN = param((d, h, n), ("embed", "heads", "head"), 1 / math.sqrt(d))
         self.w_k_DKN = param((d, k, n), ("embed", "kv_heads", "head"), 1 / math.sqrt(d))
         self.w_v_DKN = param((d, k, n), ("embed", "kv_heads", "head"), 1 / math.sqrt(d))
@@ -73,7 +74,7 @@ class Attention(nnx.Module):
         # Where sequences are split, every device sees all keys and values and its own queries.
         q_BKGSN = how.split(q_BKGSN, ("batch", "kv_heads", None, "sequence", None))
         k_BKSN, v_BKSN = (how.split(x, ("batch", "kv_heads", None, None)) for x in (k_BKSN, v_BKSN))
-        score = functools.partial(scores, cap=config.attention_cap, sight=sight)
+        score = functools.partial(scores, cap=config.attention_cap, sight=sight, scale=self.scale)
         out_BKGSN = checkpoint_name(attend(q_BKGSN, k_BKSN, v_BKSN, score, how.query_blocks), "attention")
         if how.shardings:
             shape, axes = self._groups(self.w_o_HND), (*_KV_GROUPS, None, None)
@@ -117,19 +118,27 @@ def rotate(x__SN: jax.Array, theta: float) -> jax.Array:
 
 
 def scores(
-    q_BKGSN: jax.Array, k_BKTN: jax.Array, first: int, cap: float = 0.0, sight: Sight | None = None
+    q_BKGSN: jax.Array,
+    k_BKTN: jax.Array,
+    first: int,
+    cap: float = 0.0,
+    sight: Sight | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
     """Attention logits in float32, (B, K, G, S, T); -1e30 for a key after its query or out of sight.
 
-    The first query stands at position `first`, the first key at 0.
+    The first query stands at position `first`, the first key at 0. `scale` is the factor on q k, by
+    default 1 / sqrt(N).
     """
     (queries, d_head), keys = q_BKGSN.shape[-2:], k_BKTN.shape[-2]
+    # Divided: a product with the rounded reciprocal would differ in the last bit.
+    divisor = math.sqrt(d_head) if scale is None else 1 / scale
     logits = jnp.einsum("bkgsn,bktn->bkgst", q_BKGSN, k_BKTN, preferred_element_type=jnp.float32)
     age_ST = first + np.arange(queries)[:, None] - np.arange(keys)
     seen: Any = age_ST >= 0
     if sight is not None:
         seen = sight.masked(seen, age_ST, first)
-    return jnp.where(seen, soft_cap(logits / math.sqrt(d_head), cap), -1e30)
+    return jnp.where(seen, soft_cap(logits / divisor, cap), -1e30)
 
 
 def attend(

@@ -96,15 +96,47 @@ CHANGED: dict[str, Any] = {
     "data.name": "other",
     "data.fingerprint": "f" * 16,
     "data.tokenizer": "bpe-200-0123456789ab",
+    "optimizer.name": "lion",
+    "optimizer.independent_decay": True,
+    "schedule.cooldown": "sqrt",
+    "parametrisation": "mup",
+    "base_d_model": 32,
+    "base_d_head": 16,
 }
-ONE_CHOICE = {"parametrisation"}  # a single value, so far
+NEEDS = {name: {"parametrisation": "completep"} for name in ("base_d_model", "base_d_head", "base_n_layers")}
 
 
-@pytest.mark.parametrize("path", [p for p, _ in every_field(CONFIG) if p not in ONE_CHOICE])
+@pytest.mark.parametrize("path", [path for path, _ in every_field(CONFIG)])
 def test_every_field_changes_the_name(path: str) -> None:
     value = dict(every_field(CONFIG))[path]
     other = CHANGED[path] if path in CHANGED else value + 2 if isinstance(value, int) else value / 2
-    assert override(CONFIG, {path: other}).run_id != CONFIG.run_id
+    before = override(CONFIG, NEEDS.get(path, {}))
+    assert override(before, {path: other}).run_id != before.run_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"parametrisation": "mup", "base_d_model": 48}, "base_d_model is 48; give a divisor or a multiple"),
+        ({"parametrisation": "mup", "base_d_head": 20}, "base_d_head is 20; give a divisor or a multiple"),
+        ({"parametrisation": "mup", "base_d_model": -1}, "base_d_model is -1"),
+        ({"parametrisation": "mup", "base_n_layers": 2}, "parametrisation mup has none"),
+        ({"base_d_model": 32}, "parametrisation standard has none"),
+        ({"parametrisation": "ntk"}, "parametrisation is 'ntk'"),
+        ({"optimizer.name": "sgd"}, "optimizer.name is 'sgd'"),
+        ({"schedule.warmup_steps": -1}, "schedule.warmup_steps is -1"),
+    ],
+    ids=str,
+)
+def test_a_base_or_a_name_that_cannot_be_is_one_sentence(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        override(CONFIG, changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_above_the_model_and_a_depth_that_does_not_divide_are_taken() -> None:
+    changes = {"parametrisation": "completep", "base_d_model": 256, "base_d_head": 16, "base_n_layers": 3}
+    assert override(CONFIG, changes).base_d_model == 256
 
 
 def test_the_numerics_version_counts_even_at_its_default() -> None:
