@@ -29,6 +29,7 @@ from scaling.files import write_json
 from scaling.runs import RunFolder
 
 SECONDS = 1.0  # of steps measured for each shape, after compilation
+TIMED = 1e12  # FLOPs of the largest step timed on a CPU: some ten seconds of two cores
 REACH = 2.0  # how far outside the measured FLOPs a step a kept measurement still serves
 
 
@@ -61,6 +62,11 @@ class Rates:
 def flops_per_step(run: RunConfig) -> float:
     """Training FLOPs (`matmul`) of one optimizer step."""
     return counts(run.model, run.seq_len).flops_per_token["matmul"] * run.batch_size * run.seq_len
+
+
+def timed(runs: Sequence[RunConfig], device: str) -> list[RunConfig]:
+    """Those of `runs` whose step can be timed here in passing: on a CPU no larger than `TIMED`."""
+    return [run for run in runs if device != "cpu" or flops_per_step(run) <= TIMED]
 
 
 def measure(config: RunConfig, placement: Placement, seconds: float = SECONDS) -> tuple[float, float]:

@@ -34,6 +34,9 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of every run, for a study that takes one.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder written by `scaling data prepare`.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Setting of a study that has several: cpu (minutes) or pod.")
+    ] = None,
     wandb: Annotated[str, typer.Option(help="Mirror every run to wandb: off, offline or online.")] = "off",
     runs: RunsOption = Path("runs"),
     json_output: JsonFlag = False,
@@ -53,7 +56,7 @@ def launch(
     from scaling.config import Placement, from_dict
     from sweeps.sweep import find_sweep
 
-    found = find_sweep(sweep, runs, seed=seed, data=data)
+    found = find_sweep(sweep, runs, seed=seed, data=data, size=size)
     placement = from_dict(Placement, {"data_path": data, "wandb": wandb}, "placement")
     if dry_run:
         from launch.jobs import sweep_jobs

@@ -30,6 +30,9 @@ def plan(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every run, for a study that takes one.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder written by `scaling data prepare`.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Setting of a study that has several: cpu (minutes) or pod.")
+    ] = None,
     prior: Annotated[
         Path | None, typer.Option(help="JSON of a fit: simulate under its law, not the study's prior.")
     ] = None,
@@ -63,7 +66,7 @@ def plan(
     from sweeps.sweep import find_sweep, study_options
 
     own = {"target": target} if "target" in study_options(sweep) else {}
-    found = find_sweep(sweep, runs, seed=seed, data=data, **own)
+    found = find_sweep(sweep, runs, seed=seed, data=data, size=size, **own)
     if target is not None and not 0 < target < float("inf"):
         raise UserError(f"--target is {target}; give a positive number of FLOPs.")
     goal = target or found.design.get("target")
@@ -98,21 +101,27 @@ def _rates(
         rates_path,
         read_rates,
         shapes_to_measure,
+        timed,
         write_rates,
     )
 
     placement = Placement()
     environments = worker_environments(placement, workers)
+    here = timed(configs, environments[0].get("JAX_PLATFORMS", ""))
+    if not here:
+        note("no price in time: no step of these runs is small enough to time on this CPU; "
+             "`scaling preflight` prices them for a slice")  # fmt: skip
+        return len(environments), None
     path = rates_path(cache_folder(), placement, len(environments))
     kept = read_rates(path)
-    if kept and kept.covers(configs) and not measure:
+    if kept and kept.covers(here) and not measure:
         return len(environments), kept
     if measure is not False:
         note("timing a few steps of three shapes; kept for the next plan")
         try:
             for environment in environments:
                 environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the price of shapes never compiled here
-            measured = measure_all(shapes_to_measure(configs), placement, environments)
+            measured = measure_all(shapes_to_measure(here), placement, environments)
             write_rates(path, measured)
             return len(environments), measured
         except RuntimeError as error:

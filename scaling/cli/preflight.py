@@ -48,6 +48,9 @@ def preflight(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every run, for a study that takes one.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder written by `scaling data prepare`.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Setting of a study that has several: pod (the default here) or cpu.")
+    ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of the sweeps' folders.")] = Path("runs"),
     json_output: JsonFlag = False,
 ) -> None:
@@ -65,12 +68,14 @@ def preflight(
     from launch.preflight import preflight as check
     from launch.preflight_cache import Cached
     from scaling.cost.models import mesh_of
+    from sweeps.sweep import study_options
 
     asked = asked_of(
         target, mesh=mesh_of(mesh), remat=remat, microbatches=microbatches, utilisation=utilisation,
         dollars_per_hour=price, hardware_file=hardware_file,
     )  # fmt: skip
-    found = open_sweep(sweep, runs, seed=seed, data=data)
+    size = size or ("pod" if "size" in study_options(sweep) else None)
+    found = open_sweep(sweep, runs, seed=seed, data=data, size=size)
     with Cached() as compiler:
         report = check(found, asked, compiler, note)
         report["compilations"] = compiler.asked
