@@ -4,10 +4,16 @@ Finished runs are left out by name. A run held by another live process (another 
 worker that outlived its launcher and is still saving) is waited for: when it finishes it counts as
 finished, when it is let go unfinished it is run here. So launching twice does nothing twice, and
 the second launch still ends with every run accounted for.
+
+A run that starts from a checkpoint of another, its trunk, is held until that is there. When the trunk failed
+first it is reported as failed and not started; when the trunk ended without that checkpoint (an earlier
+launch did not ask for it) it trains from its beginning; when the trunk diverged in steps that both share,
+training finds that out by itself and ends the run `diverged` without a step.
 """
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import threading
@@ -18,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launch.executor import Event, Executor, Job
-from scaling.runs import EXIT_RESTART
+from scaling.runs import EXIT_RESTART, Status
 
 OnEvent = Callable[[Event], None]
 POLL_SECONDS = 0.25
@@ -109,15 +115,24 @@ def _loop(
             return
         for run_id, job in list(held.items()):
             status = job.folder.status()
-            if status == "running":
+            ended = status in ("done", "diverged")
+            awaited = None if ended else _awaited(job, status)
+            if awaited and job.trunk and job.trunk.run_id in outcome.failed and status != "running":
+                del held[run_id]
+                tell(Event(run_id, "failed", _orphaned(job)))
+                continue
+            if awaited:
                 if run_id not in waiting:
                     waiting.add(run_id)
-                    tell(Event(run_id, "waiting"))
+                    tell(Event(run_id, "waiting", {"remark": awaited}))
                 continue
             del held[run_id]
-            if status in ("done", "diverged"):
+            if ended:
                 tell(Event(run_id, "finished", job.folder.summary()))
             else:
+                if job.trunk and job.trunk.status() == "done" and not _can_start(job):
+                    remark = f"run {job.trunk.run_id} kept no checkpoint of step {job.first_step}"
+                    tell(Event(run_id, "waiting", {"remark": f"{remark}: it trains from its beginning"}))
                 submitted.add(run_id)
                 executor.submit(job)
         for event in executor.poll(POLL_SECONDS):
@@ -127,6 +142,34 @@ def _loop(
                 submitted.discard(event.run_id)
                 held[event.run_id] = jobs[event.run_id]
             tell(event)
+
+
+def _awaited(job: Job, status: Status) -> str | None:
+    """Why a job cannot be submitted yet; None when it can."""
+    if status == "running":
+        return "held by another process, waiting for it"
+    if job.trunk is None or _can_start(job) or job.trunk.finished():
+        return None
+    return f"waits for step {job.first_step} of run {job.trunk.run_id}"
+
+
+def _can_start(job: Job) -> bool:
+    """Whether the checkpoint is there that the job is to start from, or one of its own."""
+    assert job.trunk is not None
+    if (job.trunk.checkpoints / str(job.first_step)).is_dir():
+        return True
+    with contextlib.suppress(OSError):
+        return any(path.name.isdigit() for path in job.folder.checkpoints.iterdir())
+    return False
+
+
+def _orphaned(job: Job) -> dict[str, Any]:
+    assert job.trunk is not None
+    return {
+        "error": f"its trunk {job.trunk.run_id} failed before step {job.first_step}; mend that and launch "
+        "again: the trunk goes first",
+        "where": str(job.trunk.path),
+    }
 
 
 @contextmanager

@@ -24,7 +24,7 @@ EventKind = Literal[
     "stopped",  # saved and stopped because it was asked to; resumable
     "crashed",  # its process died; data: error; it goes on in a fresh one
     "busy",  # another live process holds the run
-    "waiting",  # told by `drive`: held elsewhere, being waited for
+    "waiting",  # told by `drive`: held elsewhere or for its trunk; data: remark
     "stopping",  # told by `drive`: asked to save and stop
 ]
 ENDINGS: frozenset[EventKind] = frozenset({"done", "diverged", "finished", "failed", "stopped", "busy"})
@@ -49,7 +49,9 @@ class Job:
     argv: tuple[str, ...]  # the same in a process of its own, once the folder holds its config.json
     resources: Resources = Resources()
     priority: int = 0  # higher first; among equals the largest `flops` first
-    flops: float = 0.0  # `matmul` convention
+    flops: float = 0.0  # `matmul` convention, of the steps after `first_step`
+    trunk: RunFolder | None = None  # whose checkpoint after `first_step` steps it is to start from
+    first_step: int = 0
 
     @property
     def run_id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from launch.executor import Job
@@ -10,6 +11,7 @@ from scaling.config import Placement, RunConfig
 from scaling.errors import UserError
 from scaling.runs import RunFolder
 from sweeps.sweep import Sweep
+from sweeps.trunks import branches, flops_to_train, kept_steps
 
 
 def make_job(
@@ -29,11 +31,25 @@ def make_job(
 
 
 def sweep_jobs(sweep: Sweep, folder: Path, placement: Placement) -> list[Job]:
-    """A job for each run of the sweep, in the order in which they start: the longest first."""
-    jobs = [
-        make_job(config, folder, placement, label)
-        for config, label in zip(sweep.runs, sweep.labels(), strict=True)
-    ]
+    """A job for each run of the sweep, in the order in which they start: the longest first.
+
+    A run that begins as a longer one does starts from a checkpoint of it, which the longer one is told to
+    keep; `launch/drive.py` holds it until that is there.
+    """
+    found = branches(sweep.runs)
+    kept = kept_steps(found)
+    jobs = []
+    for config, label in zip(sweep.runs, sweep.labels(), strict=True):
+        keeping = tuple(sorted({*placement.keep_steps, *kept.get(config.run_id, ())}))
+        job = make_job(config, folder, replace(placement, keep_steps=keeping), label)
+        if branch := found.get(config.run_id):
+            job = replace(
+                job,
+                trunk=RunFolder(folder / branch.trunk),
+                first_step=branch.step,
+                flops=flops_to_train(config, found),
+            )
+        jobs.append(job)
     return sorted(jobs, key=start_order)
 
 

@@ -12,6 +12,7 @@ from scaling.accounting import counts, run_flops
 from scaling.config import RunConfig
 from scaling.runs import RunFolder, Status, run_folders
 from sweeps.sweep import Sweep, find_sweep, read_sweep
+from sweeps.trunks import Branch, branches
 
 TAIL_BYTES = 4096  # more than one row of metrics.jsonl
 
@@ -27,7 +28,8 @@ class RunStatus:
     n_total: int
     tokens: int  # seen so far
     tokens_planned: int
-    flops: float  # of the whole run, `matmul` convention
+    flops: float  # to be trained after `start_tokens`, `matmul` convention
+    start_tokens: int  # taken over from the trunk that it branches off; 0: none
     seconds: float | None  # of training so far
     error: str | None
 
@@ -46,11 +48,9 @@ class SweepStatus:
 
     @property
     def fraction(self) -> float:
-        """Of the sweep's FLOPs, by tokens seen; a run that ended counts whole."""
+        """Of the FLOPs that the sweep trains, by tokens seen; a run that ended counts whole."""
         total = sum(run.flops for run in self.runs)
-        ended = ("done", "diverged")
-        seen = (r.flops * (1.0 if r.status in ended else r.tokens / r.tokens_planned) for r in self.runs)
-        return sum(seen) / total if total else 0.0
+        return sum(run.flops * _share(run) for run in self.runs) / total if total else 0.0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,16 +82,24 @@ def sweep_status(name_or_path: str, root: str | Path = "runs") -> SweepStatus:
     return _of_sweep(sweep, folder)
 
 
+def _share(run: RunStatus) -> float:
+    if run.status in ("done", "diverged"):
+        return 1.0
+    return max(0, run.tokens - run.start_tokens) / (run.tokens_planned - run.start_tokens)
+
+
 def _of_sweep(sweep: Sweep, folder: Path) -> SweepStatus:
+    found = branches(sweep.runs)
     runs = [
-        _of_run(RunFolder(folder / config.run_id), config, label)
+        _of_run(RunFolder(folder / config.run_id), config, label, found.get(config.run_id))
         for config, label in zip(sweep.runs, sweep.labels(), strict=True)
     ]
     mine = set(sweep.run_ids)
     return SweepStatus(sweep.name, folder, runs, sum(run.run_id not in mine for run in run_folders(folder)))
 
 
-def _of_run(run: RunFolder, config: RunConfig, label: str = "") -> RunStatus:
+def _of_run(run: RunFolder, config: RunConfig, label: str = "", branch: Branch | None = None) -> RunStatus:
+    start = branch.step if branch else 0
     status, summary = run.status(), run.summary()
     ended = status in ("done", "diverged")
     row = {} if ended else _last_row(run.metrics_path)
@@ -103,7 +111,8 @@ def _of_run(run: RunFolder, config: RunConfig, label: str = "") -> RunStatus:
         n_total=counts(config.model, config.seq_len).n["total"],
         tokens=int(summary.get("tokens", config.tokens) if ended else row.get("tokens", 0)),
         tokens_planned=config.tokens,
-        flops=run_flops(config),
+        flops=run_flops(config) * (1 - start / config.steps),
+        start_tokens=start * config.batch_size * config.seq_len,
         seconds=(summary if ended else row).get("seconds"),
         error=summary.get("error") if status == "failed" else None,
     )

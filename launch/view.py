@@ -42,11 +42,16 @@ class Row:
 
     @property
     def fraction(self) -> float:
-        return 1.0 if self.status in ("done", "diverged", "finished") else self.step / self.job.config.steps
+        """Of the steps that it is to train here."""
+        return 1.0 if self.status in ("done", "diverged", "finished") else self._share(self.step)
 
     @property
     def first_fraction(self) -> float:
-        return (self.first_step or 0) / self.job.config.steps
+        return self._share(self.first_step or 0)
+
+    def _share(self, step: int) -> float:
+        start = self.job.first_step
+        return max(0, step - start) / (self.job.config.steps - start)
 
 
 class Progress:
@@ -192,7 +197,7 @@ def _plain(progress: Progress, event: Event) -> None:
     elif event.kind in ("failed", "crashed"):
         say(_remark(event))
     elif event.kind == "waiting":
-        say("held by another process, waiting for it")
+        say(event.data["remark"])
     elif event.kind == "stopping" and was == "running":
         say("saving, to stop")
 

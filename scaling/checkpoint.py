@@ -62,7 +62,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:  # tensorstore reports a full disk as ValueError
-            raise _unwritten(step, _reason(error)) from error
+            raise _unwritten(step, reason(error)) from error
 
     def restore_newest(
         self, like: Any, run_id: str | None = None
@@ -77,28 +77,15 @@ class Checkpoints:
         notes = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                state, position = self._restore(step, like, run_id)
+                state, position = _restore(self._manager, self._folder, step, like, run_id)
             except (UserError, jax.errors.JaxRuntimeError):  # no damage: another run, too little memory
                 raise
             except Exception as error:  # damage shows as anything: ValueError, KeyError, bare Exception
                 self._set_aside(step)
-                notes.append(f"checkpoint of step {step} cannot be read ({_reason(error)}); set aside")
+                notes.append(f"checkpoint of step {step} cannot be read ({reason(error)}); set aside")
             else:
                 return step, state, position, notes
         return 0, like, {}, notes
-
-    def _restore(self, step: int, like: Any, run_id: str | None) -> tuple[Any, dict[str, Any]]:
-        items = ocp.args.Composite(position=ocp.args.JsonRestore())
-        position = self._manager.restore(step, args=items).position
-        if run_id and position.get("run_id", run_id) != run_id:
-            raise UserError(
-                f"{self._folder / str(step)} is a checkpoint of run {position['run_id']}, not of {run_id}; "
-                f"take it out of the folder to train this run."
-            )
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        arguments = ocp.checkpoint_utils.construct_restore_args(shapes)
-        items = ocp.args.Composite(state=ocp.args.PyTreeRestore(shapes, restore_args=arguments))
-        return self._manager.restore(step, args=items).state, position
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
@@ -114,6 +101,35 @@ class Checkpoints:
         """Let go of the folder. Whether the last checkpoint could be written is for `wait` to say."""
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             self._manager.close()
+
+
+def read_checkpoint(folder: Path, step: int, like: Any, run_id: str) -> tuple[Any, dict[str, Any]]:
+    """State and position of a checkpoint in another run's folder, which may be training: nothing is touched.
+
+    The state is laid out like `like`. Raises UserError for a checkpoint of another run than `run_id`, and
+    whatever damage, or its removal by the run that owns it, shows as.
+    """
+    _let_orbax_raise_in_silence()
+    with ocp.CheckpointManager(
+        folder.absolute(), options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as manager:
+        return _restore(manager, folder, step, like, run_id)
+
+
+def _restore(
+    manager: ocp.CheckpointManager, folder: Path, step: int, like: Any, run_id: str | None
+) -> tuple[Any, dict[str, Any]]:
+    items = ocp.args.Composite(position=ocp.args.JsonRestore())
+    position = manager.restore(step, args=items).position
+    if run_id and position.get("run_id", run_id) != run_id:
+        raise UserError(
+            f"{folder / str(step)} is a checkpoint of run {position['run_id']}, not of {run_id}; "
+            f"take it out of the folder to train this run."
+        )
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+    arguments = ocp.checkpoint_utils.construct_restore_args(shapes)
+    items = ocp.args.Composite(state=ocp.args.PyTreeRestore(shapes, restore_args=arguments))
+    return manager.restore(step, args=items).state, position
 
 
 @functools.cache
@@ -141,7 +157,7 @@ def _unwritten(step: int, reason: str) -> CheckpointError:
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The end of the first line: tensorstore puts a chain of paths before the cause, and a code after it."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ": ".join(line.split(" [os_error_code")[0].split(": ")[-2:])[:200]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from jax.sharding import NamedSharding
 
 from scaling.errors import UserError
@@ -40,6 +41,16 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
             f"the processes of this run cannot be found ({error}); start it under Slurm or on a TPU pod, or "
             f"give --coordinator HOST:PORT, --processes and --process."
         ) from None
+
+
+def agreed(text: str) -> str:
+    """The first process's `text` (4 KiB at most), in every process."""
+    if jax.process_count() == 1:
+        return text
+    sent_T = np.zeros(4096, np.uint8)
+    written_T = np.frombuffer(text.encode(), np.uint8)
+    sent_T[: len(written_T)] = written_T
+    return broadcast_one_to_all(sent_T).tobytes().rstrip(b"\0").decode()
 
 
 class Votes:

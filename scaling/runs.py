@@ -2,9 +2,11 @@
 
     config.json      RunConfig, every field
     placement.json   how it was run (Placement, device, versions, threads)
-    metrics.jsonl    one row a step, append only; cut back to the checkpoint on resume
+    metrics.jsonl    one row a step, append only; cut back to the checkpoint on resume; of a run that
+                     started from another, its rows too
     checkpoints/     Orbax
-    summary.json     the outcome: status, final loss and its standard error, counts, times
+    summary.json     the outcome: status, final loss and its standard error, counts, times; what was trained
+                     here (steps_trained, flops_trained), and `started_from` where that is not all
     DONE             the word `done` or `diverged`, written last; such a run never runs again
 
 No JAX here: the launcher and the analysis read run folders without a device.
@@ -153,8 +155,11 @@ class RunFolder:
         """Drop rows after `last_step`, so that a resumed run appends with no step doubled."""
         if not self.metrics_path.exists():
             return
-        kept = [row for row in self.metrics()[0] if row["step"] <= last_step]
-        write_whole(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.write_metrics([row for row in self.metrics()[0] if row["step"] <= last_step])
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """The log anew: what is kept of its own, or taken over from the run that it starts from."""
+        write_whole(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 class MetricsLog:
