@@ -19,6 +19,7 @@ from sweeps.designs import Limits, Setting, cut
 from sweeps.prior import Prior, centre_n, family
 from sweeps.simulate import NOISE, PARAMETERS, simulate
 from sweeps.sweep import Refusal, Sweep
+from sweeps.trunks import Branch, branches
 
 FORWARD_SHARE = 1 / 3  # of a training step's FLOPs: what a validation token costs
 
@@ -27,7 +28,8 @@ FORWARD_SHARE = 1 / 3  # of a training step's FLOPs: what a validation token cos
 class Cell:
     """One run of a plan. `n` is `total`, `flops` is `matmul`, `batch_tokens` and `tokens` are tokens.
 
-    `budget` is what the cell was cut for and `seconds` its price on one worker; None where unknown.
+    `budget` is what the cell was cut for and `seconds` its price on one worker; None where unknown. A branch
+    starts from its trunk's checkpoint after `first_step` steps, 0 otherwise; `seconds` are of what is left.
     """
 
     label: str
@@ -44,6 +46,8 @@ class Cell:
     budget: float | None
     epochs: float | None
     seconds: float | None
+    trunk: str | None = None  # run_id
+    first_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ def cell(
     unique_tokens: float | None,
     budget: float | None = None,
     step_seconds: Callable[[float], float] | None = None,
+    branch: Branch | None = None,
 ) -> Cell:
+    first_step = branch.step if branch else 0
     counted = counts(run.model, run.seq_len)
     return Cell(
         label=label,
@@ -84,20 +90,26 @@ def cell(
         flops=counted.flops_per_token["matmul"] * run.tokens,
         budget=budget,
         epochs=run.tokens / unique_tokens if unique_tokens else None,
-        seconds=run_seconds(run, step_seconds) if step_seconds else None,
+        seconds=run_seconds(run, step_seconds, first_step) if step_seconds else None,
+        trunk=branch.trunk if branch else None,
+        first_step=first_step,
     )
 
 
 def cells(sweep: Sweep, step_seconds: Callable[[float], float] | None = None) -> list[Cell]:
     """Every run of a sweep in its order; `step_seconds` maps FLOPs a step to seconds."""
     unique = sweep.design.get("unique_tokens")
+    found = branches(sweep.runs)
     named = zip(sweep.labels(), sweep.runs, sweep.budgets(), strict=True)
-    return [cell(label, run, unique, budget, step_seconds) for label, run, budget in named]
+    return [
+        cell(label, run, unique, budget, step_seconds, found.get(run.run_id)) for label, run, budget in named
+    ]
 
 
-def run_seconds(run: RunConfig, step_seconds: Callable[[float], float]) -> float:
-    """Training and the final validation of one run on one worker, compilation left out."""
-    return step_seconds(flops_per_step(run)) * run.steps + validation_seconds(run, step_seconds)
+def run_seconds(run: RunConfig, step_seconds: Callable[[float], float], first_step: int = 0) -> float:
+    """Training after `first_step` and the final validation on one worker, compilation left out."""
+    steps = run.steps - first_step
+    return step_seconds(flops_per_step(run)) * steps + validation_seconds(run, step_seconds)
 
 
 def validation_seconds(run: RunConfig, step_seconds: Callable[[float], float]) -> float:
@@ -107,15 +119,27 @@ def validation_seconds(run: RunConfig, step_seconds: Callable[[float], float]) -
 
 
 def price(runs: Sequence[RunConfig], rates: Rates, workers: int) -> Price:
-    """Time of `runs` on `workers` workers, the longest first; each shape is compiled once."""
-    seconds = sorted((run_seconds(run, rates.step_seconds) for run in runs), reverse=True)
+    """Time of `runs` on `workers` workers, the longest first; each shape is compiled once.
+
+    A branch is not started before its trunk, itself started at once, has reached the step that it leaves.
+    """
+    found = branches(runs)
+    firsts = {run.run_id: found[run.run_id].step if run.run_id in found else 0 for run in runs}
+    seconds = {run.run_id: run_seconds(run, rates.step_seconds, firsts[run.run_id]) for run in runs}
     compiling = rates.compile_seconds * len({(run.model, run.batch_size, run.seq_len) for run in runs})
     free_at = [0.0] * workers
-    for duration in seconds:
-        heapq.heapreplace(free_at, free_at[0] + duration)
+    for run in sorted(runs, key=lambda run: (_ready(run, found, rates), -seconds[run.run_id])):
+        begun = max(free_at[0], _ready(run, found, rates))
+        heapq.heapreplace(free_at, begun + seconds[run.run_id])
     wall = max(free_at) + compiling / workers
     validating = sum(validation_seconds(run, rates.step_seconds) for run in runs)
-    return Price(sum(seconds) + compiling, compiling, validating, wall, workers, rates.source)
+    return Price(sum(seconds.values()) + compiling, compiling, validating, wall, workers, rates.source)
+
+
+def _ready(run: RunConfig, found: dict[str, Branch], rates: Rates) -> float:
+    """Seconds until a branch's checkpoint is there, were its trunk started at once; 0 for other runs."""
+    branch = found.get(run.run_id)
+    return rates.step_seconds(flops_per_step(run)) * branch.step if branch else 0.0
 
 
 def recipe_of(sweep: Sweep) -> Recipe | None:
@@ -152,11 +176,19 @@ def target_run(sweep: Sweep, prior: Prior, recipe: Recipe, target: float) -> Run
 
 
 def totals(planned: Sequence[Cell]) -> dict[str, Any]:
-    """Runs, FLOPs (`matmul`) and tokens of all cells, and the span of their budgets in decades."""
+    """Runs, FLOPs (`matmul`) and tokens of all cells, and the span of their budgets in decades.
+
+    `flops` as if every run were trained apart; `flops_trained` are spent, steps that runs share once, and
+    `saved` is the share of `flops` that are not.
+    """
     flops = [one.flops for one in planned]
+    trained = sum(one.flops * (1 - one.first_step / one.steps) for one in planned)
     return {
         "runs": len(planned),
         "flops": sum(flops),
+        "flops_trained": trained,
+        "saved": 1 - trained / sum(flops),
+        "branches": sum(one.first_step > 0 for one in planned),
         "tokens": sum(one.tokens for one in planned),
         "largest_flops": max(flops),
         "decades": float(np.log10(max(flops) / min(flops))),

@@ -17,6 +17,7 @@ COLUMNS = (
     ("D/N", "tokens_per_parameter", "{:.3g}"),
     ("batch", "batch_tokens", "{:,}"),
     ("steps", "steps", "{:,}"),
+    ("from", "first_step", "{:,}"),
     ("lr", "lr", "{:.3g}"),
     ("C", "flops", "{:.4g}"),
     ("epochs", "epochs", "{:.2g}"),
@@ -51,7 +52,7 @@ def show(plan: dict[str, Any], console: Console | None = None) -> None:
 
 def _table(cells: list[dict[str, Any]], width: int) -> Table:
     """Whole columns only: the least needed go first where the terminal is narrow."""
-    columns = [column for column in COLUMNS if any(cell[column[1]] is not None for cell in cells)]
+    columns = [column for column in COLUMNS if any(cell[column[1]] for cell in cells)]
     text = {title: [_text(cell[key], form) for cell in cells] for title, key, form in columns}
     for title in DROPPED_FIRST:
         if sum(max(map(len, [name, *column])) + 2 for name, column in text.items()) > width:
@@ -74,6 +75,11 @@ def _summary(plan: dict[str, Any]) -> str:
         f"total    {totals['runs']} runs, {totals['flops']:.3g} FLOPs over {totals['decades']:.2g} decades, "
         f"{totals['tokens']:,} tokens"
     ]
+    if totals["branches"]:
+        lines.append(
+            f"saved    {totals['saved']:.0%}: {totals['branches']} runs start from the state of a longer one "
+            f"after the steps under `from`, {totals['flops_trained']:.3g} FLOPs are trained"
+        )
     if price:
         lines.append(
             f"price    {_clock(price['wall_seconds'])} on {price['workers']} workers, "
