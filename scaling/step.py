@@ -16,7 +16,8 @@ from scaling.loss import head_losses
 from scaling.model.decoder import abstract
 from scaling.model.execution import Execution, execution
 from scaling.model.params import initialise, is_param
-from scaling.optimizer import Hyper, hyper, transform
+from scaling.optimizer import Hyper, axes_of, hyper, transform
+from scaling.parametrisation import STANDARD, Parametrisation, of_run
 from scaling.sharding import Shardings
 
 Metrics = dict[str, jax.Array]
@@ -37,6 +38,7 @@ class Forward:
     how: Execution
     logit_cap: float = 0.0
     z_loss: float = 0.0
+    rules: Parametrisation = STANDARD
 
     def losses(self, params: nnx.State, tokens_BS1: jax.Array) -> jax.Array:
         """Cross entropy of each next token, shape (B, S), nats."""
@@ -63,16 +65,25 @@ def make_forward(
     platform: str,
     z_loss: float = 0.0,
     shardings: Shardings | None = None,
+    rules: Parametrisation = STANDARD,
 ) -> Forward:
-    graphdef, _ = abstract(model)
-    return Forward(graphdef, execution(placement, platform, shardings), model.logit_cap, z_loss)
+    graphdef, _ = abstract(model, rules)
+    return Forward(graphdef, execution(placement, platform, shardings), model.logit_cap, z_loss, rules)
+
+
+def forward_of(
+    config: RunConfig, placement: Placement, platform: str, shardings: Shardings | None = None
+) -> Forward:
+    """How a run's decoder is evaluated, with its parametrisation and optimizer."""
+    return make_forward(config.model, placement, platform, config.z_loss, shardings, of_run(config))
 
 
 def init_state(config: RunConfig, shardings: Shardings) -> TrainState:
     """Parameters drawn from the run's seed; zero moments laid out like their parameters."""
-    _, shapes = abstract(config.model)
-    params = initialise(shapes, config.seed, shardings)
-    state = TrainState(params, transform(hyper(config.optimizer, 0.0)).init(params))
+    rules = of_run(config)
+    _, shapes = abstract(config.model, rules)
+    params = initialise(shapes, config.seed, shardings, rules)
+    state = TrainState(params, transform(hyper(config.optimizer, 0.0), rules).init(params))
     return jax.device_put(state, state_shardings(state, shardings))
 
 
@@ -81,7 +92,7 @@ def state_shardings(state: TrainState, shardings: Shardings) -> TrainState:
 
     def place(leaf: Any) -> Any:
         if is_param(leaf):
-            return leaf.replace(shardings.of(leaf.get_metadata()["axes"]))
+            return leaf.replace(shardings.of(axes_of(leaf)))
         return shardings.replicated
 
     return jax.tree.map(place, state, is_leaf=is_param)
@@ -106,7 +117,7 @@ def train_step(
         total, squares_M = jax.lax.scan(accumulate, zero, tokens_MBS1)
         loss, grads = jax.tree.map(lambda x: x / micro, total)
     square = optax.tree.norm(grads, squared=True)
-    updates, opt_state = transform(h).update(grads, state.opt_state, state.params)
+    updates, opt_state = transform(h, forward.rules).update(grads, state.opt_state, state.params)
     metrics = {"loss": loss, "grad_norm": jnp.sqrt(square)}
     if squares_M is not None:
         metrics |= noise_scale_parts(squares_M.mean(), square, micro)
@@ -124,10 +135,12 @@ def noise_scale_parts(small_square: jax.Array, big_square: jax.Array, micro: int
     return {"grad_signal": signal, "grad_noise": noise}
 
 
-def _abstract_state(model: ModelConfig, shardings: Shardings) -> tuple[TrainState, TrainState]:
+def _abstract_state(
+    model: ModelConfig, shardings: Shardings, rules: Parametrisation = STANDARD
+) -> tuple[TrainState, TrainState]:
     """Shapes of the training state, and where each array of it lies."""
-    _, params = abstract(model)
-    optimizer = transform(hyper(OptimizerConfig(lr=1.0), 0.0))
+    _, params = abstract(model, rules)
+    optimizer = transform(hyper(OptimizerConfig(lr=1.0), 0.0), rules)
     state = jax.eval_shape(lambda p: TrainState(p, optimizer.init(p)), params)
     return state, state_shardings(state, shardings)
 
@@ -135,7 +148,7 @@ def _abstract_state(model: ModelConfig, shardings: Shardings) -> tuple[TrainStat
 @functools.cache
 def compiled_train_step(forward: Forward, model: ModelConfig, shardings: Shardings) -> Any:
     """(state, tokens_MBS1, hyper) -> (state, metrics); the state given is consumed."""
-    _, places = _abstract_state(model, shardings)
+    _, places = _abstract_state(model, shardings, forward.rules)
     step = functools.partial(train_step, forward=forward)
     return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
 
@@ -147,7 +160,7 @@ def compiled_leaf_step(forward: Forward, model: ModelConfig, shardings: Sharding
     For the training loop: wrapping and unwrapping NNX variables and placing the batch in Python
     is a large part of a small model's step on one core.
     """
-    shapes, places = _abstract_state(model, shardings)
+    shapes, places = _abstract_state(model, shardings, forward.rules)
     treedef, leaves = jax.tree.structure(shapes), jax.tree.leaves(places)
 
     def leaf_step(

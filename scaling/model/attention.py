@@ -55,10 +55,10 @@ class Attention(nnx.Module):
         d, h, k, n = config.d_model, config.n_heads, config.n_kv_heads, config.d_head
         self.config = config
         self.scale = logits_multiplier / math.sqrt(n)
-        self.w_q_DHN = param((d, h, n), ("embed", "heads", "head"), 1 / math.sqrt(d))
-        self.w_k_DKN = param((d, k, n), ("embed", "kv_heads", "head"), 1 / math.sqrt(d))
-        self.w_v_DKN = param((d, k, n), ("embed", "kv_heads", "head"), 1 / math.sqrt(d))
-        self.w_o_HND = param((h, n, d), ("heads", "head", "embed"), 1 / math.sqrt(h * n))
+        self.w_q_DHN = param((d, h, n), ("embed", "heads", "head"), 1 / math.sqrt(d), "hidden")
+        self.w_k_DKN = param((d, k, n), ("embed", "kv_heads", "head"), 1 / math.sqrt(d), "hidden")
+        self.w_v_DKN = param((d, k, n), ("embed", "kv_heads", "head"), 1 / math.sqrt(d), "hidden")
+        self.w_o_HND = param((h, n, d), ("heads", "head", "embed"), 1 / math.sqrt(h * n), "hidden", 2)
         if config.qk_norm:
             self.norm_q = Norm(config, n, "head")
             self.norm_k = Norm(config, n, "head")
@@ -75,6 +75,8 @@ class Attention(nnx.Module):
         q_BKGSN = how.split(q_BKGSN, ("batch", "kv_heads", None, "sequence", None))
         k_BKSN, v_BKSN = (how.split(x, ("batch", "kv_heads", None, None)) for x in (k_BKSN, v_BKSN))
         score = functools.partial(scores, cap=config.attention_cap, sight=sight, scale=self.scale)
+        if how.taps is not None:
+            how.tap("attention_logits", score(q_BKGSN, k_BKSN, 0))
         out_BKGSN = checkpoint_name(attend(q_BKGSN, k_BKSN, v_BKSN, score, how.query_blocks), "attention")
         if how.shardings:
             shape, axes = self._groups(self.w_o_HND), (*_KV_GROUPS, None, None)

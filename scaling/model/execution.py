@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -26,6 +26,9 @@ REMAT: dict[str, Any] = {
 }
 
 
+MASKED = 1e29  # logits that attention may not see are -1e30
+
+
 @dataclass(frozen=True)
 class Execution:
     dtype: Any = jnp.float32  # of activations and of the weights they meet
@@ -34,6 +37,7 @@ class Execution:
     query_blocks: int = 1  # causal attention in this many blocks of queries
     loss_chunks: int = 0  # see scaling.loss
     shardings: Shardings | None = None  # None: one device
+    taps: dict[str, jax.Array] | None = field(default=None, compare=False)  # None: nothing is measured
 
     @property
     def pieces(self) -> int:
@@ -82,6 +86,25 @@ class Execution:
     def split(self, x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
         """`x` laid out over the devices by logical axes."""
         return self.shardings.constrain(x, axes) if self.shardings else x
+
+    def tap(self, name: str, x: jax.Array) -> None:
+        """Where asked, keep the mean |x|, () float32, of what passes here. Masked logits do not count."""
+        if self.taps is not None:
+            size = jnp.abs(x.astype(jnp.float32))
+            self.taps[name] = jnp.mean(size, where=size < MASKED)
+
+    def tapped(self) -> dict[str, jax.Array] | None:
+        """What was kept since the last call, out of the loop over layers that traced it."""
+        if self.taps is None:
+            return None
+        kept = dict(self.taps)
+        self.taps.clear()
+        return kept
+
+    def tap_layers(self, tapped: dict[str, jax.Array] | None) -> None:
+        """Keep what the layers' own calls of `tap` gave, (L,) float32 each."""
+        if self.taps is not None and tapped is not None:
+            self.taps.update(tapped)
 
     def rematerialised(self, layer: Callable[..., Any]) -> Callable[..., Any]:
         return layer if self.remat == "none" else jax.checkpoint(layer, policy=REMAT[self.remat])

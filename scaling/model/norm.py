@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -13,13 +15,15 @@ from scaling.model.params import param
 
 
 class Norm(nnx.Module):
-    """Over the last axis, whose size and logical name are given."""
+    """Over the last axis, whose size and logical name are given; in a block, or after the last."""
 
-    def __init__(self, config: ModelConfig, size: int, axis: str) -> None:
+    def __init__(
+        self, config: ModelConfig, size: int, axis: str, place: Literal["block", "final"] = "block"
+    ) -> None:
         self.config = config
-        self.gain_D = param((size,), (axis,), None)
+        self.gain_D = param((size,), (axis,), None, f"{place}_gain")
         if NORMS[config.norm].bias:
-            self.bias_D = param((size,), (axis,), 0.0)
+            self.bias_D = param((size,), (axis,), 0.0, f"{place}_bias")
 
     def __call__(self, x_TD: jax.Array, how: Execution) -> jax.Array:
         form = NORMS[self.config.norm]

@@ -1,4 +1,4 @@
-"""Parameters: declared once with shape, logical axes and initial spread; drawn without a compiler.
+"""Parameters: declared once with shape, logical axes, initial spread and role; drawn without a compiler.
 
 Initial values come from NumPy's Philox, keyed by (seed, parameter path, layer): the same numbers on
 every device, mesh and process count. A jitted `jax.random` init takes longer to compile on CPU
@@ -17,13 +17,21 @@ import numpy as np
 from flax import nnx
 
 from scaling.errors import UserError
+from scaling.parametrisation import STANDARD, Parametrisation
 from scaling.sharding import Shardings
 
 
-def param(shape: tuple[int, ...], axes: tuple[str | None, ...], std: float | None) -> nnx.Param:
-    """Declare a parameter. `axes` names each dimension (see scaling/sharding.py); std None means ones."""
+def param(
+    shape: tuple[int, ...], axes: tuple[str | None, ...], std: float | None, role: str, inputs: int = 1
+) -> nnx.Param:
+    """Declare a parameter.
+
+    `axes` names each dimension (see scaling/sharding.py). `std` is the initial spread in the standard
+    parametrisation, None means ones; `role` is its row in the others (scaling/parametrisation.py). A
+    matrix contracts its first `inputs` dimensions, the axis of stacked layers not counted.
+    """
     assert len(shape) == len(axes), (shape, axes)
-    return nnx.Param(jnp.zeros(shape, jnp.float32), axes=axes, std=std)
+    return nnx.Param(jnp.zeros(shape, jnp.float32), axes=axes, std=std, role=role, inputs=inputs)
 
 
 def is_param(node: Any) -> bool:
@@ -42,14 +50,26 @@ def check_divides(abstract: nnx.State, shardings: Shardings) -> None:
                 )
 
 
-def initialise(abstract: nnx.State, seed: int, shardings: Shardings) -> nnx.State:
-    """Draw every parameter of an abstract state (float32), each shard only where it lives."""
+def role_of(leaf: nnx.Variable) -> str:
+    """The role that a parameter declares, of its moments and its gradient, too."""
+    return str(leaf.get_metadata()["role"])
+
+
+def initialise(
+    abstract: nnx.State, seed: int, shardings: Shardings, rules: Parametrisation = STANDARD
+) -> nnx.State:
+    """Draw every parameter of an abstract state (float32), each shard only where it lives.
+
+    Raises UserError for a role without a rule.
+    """
 
     def draw(path: tuple[Any, ...], leaf: nnx.Variable) -> nnx.Variable:
         name = "/".join(str(getattr(part, "key", part)) for part in path)
         metadata = leaf.get_metadata()
         shape, axes = leaf.get_value().shape, metadata["axes"]
-        value = _normal(name, shape, seed, metadata["std"], stacked=axes[0] == "layer")
+        spread = math.sqrt(rules.rule(role_of(leaf)).variance)
+        std = None if metadata["std"] is None else metadata["std"] * spread
+        value = _normal(name, shape, seed, std, stacked=axes[0] == "layer")
         sharding = shardings.of(axes)
         array = jax.make_array_from_callback(shape, sharding, lambda index: value[index])
         return leaf.replace(array)

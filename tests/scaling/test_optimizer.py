@@ -77,7 +77,8 @@ def test_three_steps_are_those_of_the_algorithm(change: dict[str, float]) -> Non
     expected = adamw_by_hand(start, grads, config)
 
     axes = {"matrix": ("embed", "mlp"), "gain": ("embed",)}
-    declared = {n: param(s, axes[n], 1.0) for n, s in SHAPES.items()}
+    roles = {"matrix": "hidden", "gain": "final_gain"}
+    declared = {n: param(s, axes[n], 1.0, roles[n]) for n, s in SHAPES.items()}
 
     def arrays(values: dict[str, np.ndarray]) -> dict[str, Any]:
         return {n: declared[n].replace(jnp.asarray(v, jnp.float32)) for n, v in values.items()}
