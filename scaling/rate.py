@@ -76,11 +76,11 @@ def measure(config: RunConfig, placement: Placement, seconds: float = SECONDS) -
     from scaling.data.tokenizers import dtype_of
     from scaling.optimizer import hyper
     from scaling.sharding import make_shardings
-    from scaling.step import compiled_train_step, init_state, make_forward
+    from scaling.step import compiled_train_step, forward_of, init_state
 
     shardings = make_shardings(placement)
     device_platform = shardings.mesh.devices.flat[0].platform
-    forward = make_forward(config.model, placement, device_platform, config.z_loss, shardings)
+    forward = forward_of(config, placement, device_platform, shardings)
     state = init_state(config, shardings)
     micro = placement.microbatches
     shape = (micro, config.batch_size // micro, config.seq_len + 1)
