@@ -67,7 +67,7 @@ class Trace:
             self.close()
 
     def close(self) -> None:
-        """End the trace, if one is being taken; a note says where it lies, or that the run was too short."""
+        """End the trace, if one is being taken; a note says so where the run was too short for one."""
         if self._profile is None:
             return
         if self._running:

@@ -39,12 +39,13 @@ def run_progress(config: RunConfig, visible: bool = True) -> Iterator[tuple[Show
         stop_requested = True
 
     def show(report: dict[str, Any]) -> None:
-        rate, loss = report["tokens_per_second"], report["loss"]
+        rate, mfu, loss = report["tokens_per_second"], report["mfu"], report["loss"]
+        of_peak = "" if mfu is None else f", MFU {mfu:.1%}"
         bar.update(
             task,
             completed=report["step"],
             loss="–" if loss is None else f"{loss:.3f}",
-            rate="compiling" if rate is None else f"{rate:,.0f} tokens/s",
+            rate="compiling" if rate is None else f"{rate:,.0f} tokens/s{of_peak}",
         )
 
     previous = {s: signal.signal(s, ask_to_stop) for s in (signal.SIGINT, signal.SIGTERM)}

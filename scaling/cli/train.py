@@ -49,6 +49,12 @@ def train(
     ] = None,
     processes: Annotated[int | None, typer.Option(help="With --coordinator: how many.")] = None,
     process: Annotated[int | None, typer.Option(help="With --coordinator: which this is, from 0.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write a profiler's trace of a few steps to this folder.")
+    ] = None,
+    profile_steps: Annotated[
+        str, typer.Option(help="Which: FIRST:LAST, counted from this start of the run; step 1 compiles.")
+    ] = "3:7",
     as_json: JsonFlag = False,
 ) -> None:
     """Train one run, or go on with it from its last checkpoint.
@@ -60,6 +66,8 @@ def train(
 
     Several processes run the same command, each with its devices, and train one run: --cluster under
     Slurm or on a TPU pod, else --coordinator with --processes and --process.
+
+    --profile takes a trace that TensorBoard and ui.perfetto.dev open.
 
     Example: scaling predict quickstart --flops 1e11 --run-config run.json && scaling train run.json
     """
@@ -80,17 +88,19 @@ def train(
 
     from scaling import processes as several
     from scaling.cli.progress import run_progress
+    from scaling.tracing import Profile
     from scaling.train import Interrupted
     from scaling.train import train as run_training
 
     if cluster or coordinator:
         several.start(coordinator, processes, process)
     folder = RunFolder(out / run_config.run_id)
+    traced = Profile(profile, *_steps(profile_steps)) if profile else None
     if several.first():
         note(f"run {run_config.run_id} in {folder.path}")
     try:
         with run_progress(run_config, several.first()) as (show, should_stop):
-            summary = run_training(run_config, placement, folder, show, should_stop)
+            summary = run_training(run_config, placement, folder, show, should_stop, traced)
     except Interrupted as stop:
         if several.first():
             note(f"{stop}; run the same command again to go on")
@@ -113,6 +123,8 @@ def _read(path: Path) -> RunConfig:
 def _report(run_id: str, path: Path, summary: dict[str, Any], as_json: bool) -> None:
     for remark in summary["notes"]:
         note(remark)
+    if speed := _speed(summary):
+        note(speed)
     if as_json:
         emit_json({"run_id": run_id, "folder": str(path), **summary})
     elif summary["status"] == "diverged":
@@ -122,6 +134,32 @@ def _report(run_id: str, path: Path, summary: dict[str, Any], as_json: bool) -> 
             f"{run_id}  loss {summary['loss']:.4f} ± {summary['loss_se']:.4f} nats/token"
             f"  {summary['tokens']:,} tokens  {summary['seconds']:.1f} s  {path}"
         )
+
+
+def _speed(summary: dict[str, Any]) -> str | None:
+    """Where a step's time went, on one line; None for a run too short to tell."""
+    parts = summary.get("step_seconds", {})
+    if not parts.get("step"):
+        return None
+    shares = {name: f"{seconds / parts['step']:.1%}" for name, seconds in parts.items()}
+    said = [
+        f"{1e3 * parts['step']:.3g} ms a step: host waiting {shares['wait']}, data {shares['data']}, dispatch "
+        f"{shares['dispatch']}, log {shares['log']}"
+    ]
+    if summary["mfu"] is not None:
+        said.append(f"MFU {summary['mfu']:.1%}")
+    if summary["memory_peak_bytes"] is not None:
+        said.append(f"{summary['memory_peak_bytes'] / 1e9:.2f} GB at most on a device")
+    return "; ".join(said)
+
+
+def _steps(text: str) -> tuple[int, int]:
+    from scaling.errors import UserError
+
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal()):
+        raise UserError(f"--profile-steps is {text!r}; give FIRST:LAST, as 3:7.")
+    return int(first), int(last)
 
 
 def _assignments(items: list[str]) -> dict[str, Any]:
