@@ -20,7 +20,7 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 # What a step is compiled from: another version of it, another answer.
 SOURCES = (
     "scaling/step.py", "scaling/loss.py", "scaling/optimizer.py", "scaling/sharding.py",
-    "scaling/config.py", "scaling/model", "scaling/arch/activations.py", "scaling/arch/norms.py",
+    "scaling/config.py", "scaling/model", "scaling/parametrisation.py", "scaling/arch/activations.py", "scaling/arch/norms.py",
     "launch/preflight_worker.py",
 )  # fmt: skip
 

@@ -22,8 +22,9 @@ _SPELLED = re.compile(
     r"(?P<family>[a-z]+\d*[a-z]*)(?:-(?P<size>\d{1,9})|:(?P<grid>\d{1,4}(?:x\d{1,4}){0,2}))?"
 )
 GPUS_PER_HOST = 8
-# What libtpu 0.0.42 gives a program of a chip's memory, as its refusals state it; the rest is its own.
-_USABLE_GIB = {"v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
+# What a program may take of a chip. TPUs: as refusals of libtpu 0.0.42 state it, the rest is its own. H100:
+# nine tenths of 79.1 GiB, the share that launch/devices.py gives a worker.
+_USABLE_GIB = {"v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25, "h100": 71.2}
 # Between hosts of GPUs: 400 Gb/s to each, both directions together (NVIDIA DGX H100 data sheet).
 BETWEEN_HOSTS = 100e9
 
@@ -70,9 +71,14 @@ class Target:
     one: dict[str, Any]
 
     @property
-    def usable(self) -> float | None:
-        """Bytes that a program may take of one chip; None where only the chip's own memory is known."""
-        return _USABLE_GIB[self.chip] * 2**30 if self.chip in _USABLE_GIB else None
+    def usable(self) -> float:
+        """Bytes that a program may take of one chip."""
+        return _USABLE_GIB[self.chip] * 2**30
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the compiler itself refuses what does not fit."""
+        return self.topology["platform"] == "tpu"
 
     @property
     def several_hosts(self) -> bool:

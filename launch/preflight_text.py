@@ -1,31 +1,30 @@
-"""The report of `scaling preflight` as text."""
+"""The report of `scaling preflight` as text, at most 100 columns wide."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-HEADER = (
-    "parameters", "tokens a step", "runs", "fits", "layout", "remat", "arguments", "temporaries", "of",
-    "step", "bound by", "hours",
-)  # fmt: skip
-_LEFT = {"layout", "remat", "bound by", "fits"}
+from launch.view import short
+
+COLUMNS = 100
+HEADER = ("N", "batch", "runs", "fits", "layout", "remat", "held", "step's", "seconds a step", "hours")
+_LEFT = {"layout", "remat", "seconds a step", "fits"}
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
     grid = " x ".join(map(str, report["grid"]))
-    yield f"{report['sweep']} on {report['target']}: {report['chips']} x {report['chip']} ({grid})"
+    yield (
+        f"{report['sweep']} on {report['target']}: {report['chips']} x {report['chip']} ({grid}), "
+        f"{_size(report['memory_available'])} of each for a program"
+    )
     yield ""
-    table = [HEADER, *(_cells(row) for row in report["shapes"])]
-    widths = [max(len(row[i]) for row in table) for i in range(len(HEADER))]
-    for row in table:
-        yield "  ".join(
-            cell.ljust(width) if name in _LEFT else cell.rjust(width)
-            for cell, width, name in zip(row, widths, HEADER, strict=True)
-        ).rstrip()
+    yield from _table([HEADER, *(_cells(row) for row in report["shapes"])])
+    yield "N: parameters, total; batch: tokens; held: parameters, moments, tokens; step's: all else of a step"
     for row in report["shapes"]:
         if not row["fits"]:
-            yield _refused(row)
+            yield from textwrap.wrap(_refused(row), COLUMNS, subsequent_indent="  ")
     yield ""
     cost = report["sweep_cost"]
     if cost is None:
@@ -40,25 +39,32 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         f"  {cost['flops']:.3g} FLOPs (matmul), {cost['utilisation']:.1%} of peak over the whole; products "
-        f"at {report['utilisation']:.0%}; compiling and evaluating not in it"
+        f"at {report['utilisation']:.0%}"
     )
+    yield "  a roofline, not a measurement; compiling, loading and evaluating not in it"
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= COLUMNS else " "
+    for row in rows:
+        cells = zip(row, widths, HEADER, strict=True)
+        yield gap.join(c.ljust(w) if name in _LEFT else c.rjust(w) for c, w, name in cells).rstrip()
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     held = row["bytes"]
     mesh = " ".join(f"{axis} {size}" for axis, size in row["mesh"].items() if size > 1)
     return (
-        f"{row['n_total']:,}",
-        f"{row['batch_size'] * row['seq_len']:,}",
+        short(row["n_total"]),
+        short(row["batch_size"] * row["seq_len"]),
         f"{len(row['runs'])}",
         "yes" if row["fits"] else "NO",
         mesh or "one to a chip",
         row["remat"],
         _size(held["arguments"]),
         _size(held["temporaries"]),
-        _size(held["available"]),
-        _time(row["step_seconds"]),
-        row["bound"],
+        f"{_time(row['step_seconds'])} {row['bound']}",
         _hours(row["hours"]),
     )
 
@@ -66,21 +72,22 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _refused(row: dict[str, Any]) -> str:
     batch = row["largest_batch"]
     advice = (
-        f"the largest batch that fits has {batch} (or give --microbatches)" if batch
+        f"the largest batch that fits has {batch} sequences (or give --microbatches)" if batch
         else "no batch fits: take a larger slice"
     )  # fmt: skip
     over = row["bytes"]["total"] - row["bytes"]["available"]
+    layouts = len(row["compiled"])
     return (
         f"{row['n_total']:,} parameters at {row['batch_size']} x {row['seq_len']} tokens: "
-        f"{_size(max(0.0, over))} too much on each chip in the best of "
-        f"{len(row['compiled'])} layouts; {advice}"
+        f"{_size(max(0.0, over))} too much on each chip in the best of {layouts} "
+        f"layout{'s' * (layouts > 1)}; {advice}"
     )
 
 
 def _size(count: float) -> str:
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
-            return f"{count / size:.4g} {unit}"
+            return f"{count / size:.3g} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
     return f"{count:.0f} B"
 
 

@@ -5,8 +5,8 @@ runs out of memory is killed, and the caller needs no JAX at all.
 
 A job is {"config": RunConfig, "mesh": {axis: size}, "remat": str, "microbatches": int,
 "topology": {"platform": "tpu" | "cuda", ...arguments of get_topology_desc}}. Its answer is
-{"fits": bool, "total": bytes, "arguments": bytes, "available": bytes or null, "seconds": float, ...} per
-device, arguments 0 where a refusal does not tell them, or {"error": text}.
+{"fits": bool, "total": bytes, "arguments": bytes, "available": bytes or null, "seconds": float,
+"cpu_seconds": float, ...} per device, arguments 0 where a refusal does not tell them, or {"error": text}.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
     """Compile one job."""
     from jax.errors import JaxRuntimeError
 
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), time.process_time()
     try:
         found = _compile(job)
     except JaxRuntimeError as error:
@@ -37,7 +37,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         if "RESOURCE_EXHAUSTED" not in text:
             return {"error": text.splitlines()[0]}
         found = exhausted(text)
-    return found | {"seconds": round(time.perf_counter() - start, 2)}
+    took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - spent}
+    return found | {name: round(value, 2) for name, value in took.items()}
 
 
 def _compile(job: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _compile(job: dict[str, Any]) -> dict[str, Any]:
     from scaling.model.decoder import abstract
     from scaling.model.params import check_divides
     from scaling.optimizer import hyper
-    from scaling.step import _abstract_state, compiled_leaf_step, make_forward
+    from scaling.step import _abstract_state, compiled_leaf_step, forward_of
 
     config: RunConfig = from_dict(RunConfig, job["config"])
     micro, topology = job["microbatches"], dict(job["topology"])
@@ -57,9 +58,9 @@ def _compile(job: dict[str, Any]) -> dict[str, Any]:
     shardings = _shardings(topology, job["mesh"])
     platform = "gpu" if topology["platform"] == "cuda" else "tpu"
     check_divides(abstract(config.model)[1], shardings)
-    forward = make_forward(config.model, placement, platform, config.z_loss, shardings)
+    forward = forward_of(config, placement, platform, shardings)
     step = compiled_leaf_step(forward, config.model, shardings)
-    state, _ = _abstract_state(config.model, shardings)
+    state, _ = _abstract_state(config.model, shardings, forward.rules)
     tokens = jax.ShapeDtypeStruct(
         (micro, config.batch_size // micro, config.seq_len + 1),
         {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[token_bytes(config.model.vocab_size)],
