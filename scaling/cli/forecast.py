@@ -37,7 +37,7 @@ def forecast(
         float | None, typer.Option(help="Training FLOPs (matmul); the best run for them is the target.")
     ] = None,
     allow_epochs: Annotated[
-        bool, typer.Option("--allow-epochs", help="Allow a target of more than one epoch of its text.")
+        bool, typer.Option("--allow-epochs", help="Allow several epochs of the text; sets data.epochs.")
     ] = False,
     sweep: Annotated[
         str | None, typer.Option(help="Folder under runs/ for the target's run; by default the fitted one.")
@@ -64,13 +64,16 @@ def forecast(
     folder = sweep or _sweep_of(fitted)
     text = data or _text_of(runs / folder)
     target = _target_of(fitted, config, flops, seed)
+    unique = _unique_tokens(target, text)
+    if allow_epochs:
+        target = _with_epochs(target, unique)
     notes: list[str] = []
     before = {found.path for found in load_forecasts(forecasts, {target.run_id}, notes)}
     for remark in notes:
         note(remark)
     found = register_forecast(
-        fitted, target, unique_tokens=_unique_tokens(target, text), allow_epochs=allow_epochs,
-        sweep=folder, folder=forecasts, runs=runs,
+        fitted, target, unique_tokens=unique, allow_epochs=allow_epochs, sweep=folder, folder=forecasts,
+        runs=runs,
     )  # fmt: skip
     new = found.path not in before
     if not new:
@@ -164,10 +167,29 @@ def _text_of(folder: Path) -> str | None:
     return None
 
 
+def _with_epochs(target: RunConfig, unique_tokens: int | None) -> RunConfig:
+    """The target allowed as many epochs as it makes: training refuses more than data.epochs."""
+    import math
+
+    from scaling.config import override
+
+    if unique_tokens is None:
+        note(f"the text {target.data.name!r} is not here; training it refuses more than data.epochs")
+        return target
+    needed = math.ceil(target.tokens / unique_tokens)
+    if needed <= target.data.epochs:
+        return target
+    raised = override(target, {"data.epochs": needed})
+    note(f"data.epochs is set to {needed}, from {target.data.epochs}: the target is run {raised.run_id}")
+    return raised
+
+
 def _unique_tokens(config: RunConfig, text: str | None) -> int | None:
-    """Tokens of one epoch of the target's text; None when the text at hand is another one."""
+    """Tokens of one epoch of the target; None when the text at hand is another one."""
     from scaling.data.text import text_info
 
+    if config.data.unique_tokens:
+        return config.data.unique_tokens
     found = text_info(text)
     return found.epoch_tokens if found.fingerprint == config.data.fingerprint else None
 

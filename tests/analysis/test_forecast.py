@@ -24,7 +24,7 @@ from analysis.table import load
 from launch.drive import Outcome
 from scaling.accounting import counts
 from scaling.cli.main import app
-from scaling.config import Placement, RunConfig, dump_run_config, override
+from scaling.config import Placement, RunConfig, dump_run_config, override, to_dict
 from scaling.errors import UserError
 from scaling.runs import RunFolder
 
@@ -334,6 +334,18 @@ def test_commands_end_to_end(desk: Path) -> None:
     )
     tampered = command(desk, "verify", TARGET.run_id)
     assert tampered.returncode == 2 and "seal" in tampered.stderr and "Traceback" not in tampered.stderr
+
+
+def test_allowed_epochs_are_those_that_training_will_be_asked_for(desk: Path) -> None:
+    limited = override(TARGET, {"data.unique_tokens": TARGET.tokens // 3 + 1})
+    (desk / "target.json").write_text(dump_run_config(limited))
+    refused = command(desk, "forecast", "demo", "target.json")
+    assert refused.returncode == 2 and "3.00 epochs" in refused.stderr
+    done = command(desk, "forecast", "demo", "target.json", "--allow-epochs", "--json")
+    target = json.loads(done.stdout)["target"]
+    wanted = override(limited, {"data.epochs": 3})
+    assert target["config"] == to_dict(wanted) and target["run_id"] == wanted.run_id
+    assert target["epochs"] == pytest.approx(3, rel=1e-4) and wanted.run_id in done.stderr
 
 
 def test_verify_says_diverged_with_exit_code_1(desk: Path) -> None:
