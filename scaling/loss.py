@@ -5,7 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-# Elements of the largest block of float32 logits made at once where the caller leaves it to us: half a GiB.
+from scaling.sharding import Shardings
+
+# Elements of the largest block of float32 logits that a device makes at once where the caller leaves it to
+# us: half a GiB.
 LARGEST_BLOCK = 2**27
 
 
@@ -24,14 +27,19 @@ def soft_cap(x: jax.Array, cap: float) -> jax.Array:
 
 
 def head_losses(
-    x_TD: jax.Array, head_DV: jax.Array, targets_BS: jax.Array, cap: float, chunks: int, pieces: int = 1
+    x_TD: jax.Array,
+    head_DV: jax.Array,
+    targets_BS: jax.Array,
+    cap: float,
+    chunks: int,
+    shardings: Shardings | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Losses and log Z of the next tokens, (B, S) each, from the decoder's last activations.
 
-    `x_TD` is (B*S, D) or (B, S, D). In `chunks` parts (0: as few as keep the logits small), each of which
-    makes its logits, forgets them, and makes them again for its gradient. A part is a piece of
-    every sequence, and where devices split sequences into `pieces` a piece of each of those: so
-    every device works at every part. `head_DV` comes in float32 and is rounded here, so that its
+    `x_TD` is (B*S, D) or (B, S, D). In `chunks` parts (0: as few as keep a device's logits small), each of
+    which makes its logits, forgets them, and makes them again for its gradient. A part is a piece of
+    every sequence, and where devices split sequences a piece of each of their pieces: so every
+    device works at every part. `head_DV` comes in float32 and is rounded here, so that its
     gradient is summed over parts in float32.
     """
 
@@ -40,7 +48,8 @@ def head_losses(
         return cross_entropy(soft_cap(logits__V, cap), targets__)
 
     batch, seq_len = targets_BS.shape
-    chunks = chunks or chunks_for(batch, seq_len // pieces, head_DV.shape[1] * pieces)
+    rows, pieces, columns = shardings.split(("batch", "sequence", "vocab")) if shardings else (1, 1, 1)
+    chunks = chunks or chunks_for(-(-batch // rows), seq_len // pieces, -(-head_DV.shape[1] // columns))
     if chunks == 1:
         both = losses(x_TD, targets_BS.reshape(x_TD.shape[:-1]))
         return both[0].reshape(batch, seq_len), both[1].reshape(batch, seq_len)
@@ -53,7 +62,10 @@ def head_losses(
 
 
 def chunks_for(batch: int, seq_len: int, vocab: int) -> int:
-    """The fewest equal parts of a sequence whose logits fit LARGEST_BLOCK; one token each at the worst."""
+    """The fewest equal parts whose logits fit LARGEST_BLOCK; one token of a sequence each at the worst.
+
+    `batch` sequences of `seq_len` tokens and `vocab` columns of the head are those of one device.
+    """
     return next(
         parts
         for parts in range(1, seq_len + 1)

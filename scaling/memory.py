@@ -126,7 +126,7 @@ def training(
     gradients = kind.gradients * stored * (1 if microbatches == 1 else 3)
     activations = tokens * sum(n.repeat * _kept(n, seq_len, remat, kind, tensor) for n in arch.layers)
     if kind.one_program:
-        parts_of_head = head_parts(batch // microbatches, seq_len, arch.vocab_size)
+        parts_of_head = head_parts(rows, seq_len, -(-arch.vocab_size // tensor))
         head_gradient = _head(arch, axes, 4)
         logits = _logits(arch, tokens / parts_of_head, axes, kind) + _head(arch, axes, 4) + head_gradient
     else:
@@ -352,7 +352,7 @@ def _head(arch: Architecture, axes: Mapping[str, int], size: float) -> float:
 
 
 def head_parts(batch: int, seq_len: int, vocab: int) -> int:
-    """Into how many parts scaling/loss.py cuts the head where it is left to it."""
+    """Into how many parts scaling/loss.py cuts the head where it is left to it, from what one device has."""
     return next(
         (n for n in range(1, seq_len) if seq_len % n == 0 and batch * seq_len // n * vocab <= 2**27), seq_len
     )

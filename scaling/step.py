@@ -56,7 +56,7 @@ class Forward:
         how = self.how
         x_TD = model(inputs_BS, how)
         head_DV = model.output_DV(how)
-        return head_losses(x_TD, head_DV, targets_BS, self.logit_cap, how.loss_chunks, how.pieces)
+        return head_losses(x_TD, head_DV, targets_BS, self.logit_cap, how.loss_chunks, how.shardings)
 
 
 def make_forward(

@@ -143,8 +143,8 @@ def _speed(summary: dict[str, Any]) -> str | None:
         return None
     shares = {name: f"{seconds / parts['step']:.1%}" for name, seconds in parts.items()}
     said = [
-        f"{1e3 * parts['step']:.3g} ms a step: host waiting {shares['wait']}, data {shares['data']}, dispatch "
-        f"{shares['dispatch']}, log {shares['log']}"
+        f"{1e3 * parts['step']:.3g} ms a step: host waiting {shares['wait']}, data {shares['data']}, "
+        f"dispatch {shares['dispatch']}, log {shares['log']}"
     ]
     if summary["mfu"] is not None:
         said.append(f"MFU {summary['mfu']:.1%}")

@@ -39,11 +39,6 @@ class Execution:
     shardings: Shardings | None = None  # None: one device
     taps: dict[str, jax.Array] | None = field(default=None, compare=False)  # None: nothing is measured
 
-    @property
-    def pieces(self) -> int:
-        """Into how many pieces devices cut a sequence."""
-        return self.shardings.context_shards if self.shardings else 1
-
     def rows(self, x_BSD: jax.Array) -> jax.Array:
         """Activations in the layout that layers work on: rows (T, D) on one device, on several (B, S, D).
 

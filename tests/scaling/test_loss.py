@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 from scipy.special import log_softmax, logsumexp
 
 from scaling.loss import chunks_for, cross_entropy, head_losses
+from scaling.sharding import MESH_AXES, Shardings
 
 losses = jax.jit(lambda logits, targets: cross_entropy(logits, targets)[0])
 TARGETS = np.random.default_rng(1).integers(0, 7, 50)
@@ -91,3 +94,17 @@ def test_all_logits_of_a_large_vocabulary_never_exist() -> None:
 )
 def test_parts_are_as_few_as_memory_asks(batch: int, seq_len: int, vocab: int, expected: int) -> None:
     assert chunks_for(batch, seq_len, vocab) == expected
+
+
+@pytest.mark.parametrize(
+    ("mesh", "expected"),
+    [((1, 1, 1, 1), 16), ((2, 4, 1, 1), 2), ((1, 4, 4, 1), 1), ((1, 2, 1, 4), 2), ((2, 8, 1, 8), 1)],
+)
+def test_parts_count_what_one_device_makes(mesh: tuple[int, ...], expected: int) -> None:
+    """16 sequences of 2,048 over a vocabulary of 65,536 are 16 blocks of LARGEST_BLOCK."""
+    shardings = Shardings(AbstractMesh(mesh, MESH_AXES))
+    x_BSD, head_DV = jax.ShapeDtypeStruct((16, 2048, 8), jnp.float32), jnp.zeros((8, 65_536))
+    targets_BS = jax.ShapeDtypeStruct((16, 2048), jnp.int32)
+    made = jax.make_jaxpr(lambda x, t: head_losses(x, head_DV, t, 0.0, 0, shardings))(x_BSD, targets_BS)
+    loops = [equation.params["length"] for equation in made.eqns if equation.primitive.name == "scan"]
+    assert loops == ([expected] if expected > 1 else [])
