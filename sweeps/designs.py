@@ -68,7 +68,7 @@ def isoflop(
     """
     recipe = setting.recipe
     sizes_of: dict[float, list[int]] = {}
-    for budget in _ascending("budget", budgets):
+    for budget in ascending("budget", budgets):
         if isinstance(widths, Mapping):
             if budget not in widths:
                 raise UserError(f"no widths are given for budget {budget:.3g}; give a list of them.")
@@ -76,7 +76,7 @@ def isoflop(
         else:
             sizes_of[budget] = list(widths or centred_widths(budget, recipe, centre, count, spread))
     wanted = [
-        _Cell(f"{_short(budget)}-d{width}", width, setting.tokens(width, budget), budget)
+        _Cell(f"{short(budget)}-d{width}", width, setting.tokens(width, budget), budget)
         for budget, sizes in sizes_of.items()
         for width in sizes
     ]
@@ -85,7 +85,7 @@ def isoflop(
     for budget in sizes_of:
         kept = [run.model.d_model for run, cell in zip(runs, cells, strict=True) if cell["budget"] == budget]
         if not kept:
-            reasons = _reasons(r for r in refused if r.label.startswith(f"{_short(budget)}-"))
+            reasons = _reasons(r for r in refused if r.label.startswith(f"{short(budget)}-"))
             raise UserError(f"no cell can meet a budget of {budget:.3g} FLOPs ({reasons}); change it.")
         profiles.append(
             {
@@ -109,9 +109,9 @@ def n_by_d(
 ) -> Sweep:
     """Every width on every horizon (training tokens). Raises UserError when no cell is left."""
     wanted = [
-        _Cell(f"d{width}-{_short(horizon)}", int(width), horizon, None)
-        for horizon in _ascending("tokens", tokens)
-        for width in _ascending("width", widths)
+        _Cell(f"d{width}-{short(horizon)}", int(width), horizon, None)
+        for horizon in ascending("tokens", tokens)
+        for width in ascending("width", widths)
     ]
     runs, cells, refused = _cut_all(wanted, setting)
     if not runs:
@@ -179,16 +179,17 @@ def _batches(batch: int, slack: float) -> list[int]:
     return sorted(range(max(1, batch - reach), batch + reach + 1), key=lambda size: (abs(size - batch), size))
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """2.2e11 as `2.2e11`: part of a name, so no plus sign and no spare zero."""
-    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
 def _reasons(refused: Iterable[Refusal]) -> str:
     return "; ".join(f"{refusal.label}: {refusal.reason}" for refusal in refused)
 
 
-def _ascending(what: str, values: Sequence[float]) -> list[Any]:
+def ascending(what: str, values: Sequence[float]) -> list[Any]:
+    """Sorted, each once. Raises UserError where there is none, or one that is not above 0."""
     if not values or any(not 0 < value < math.inf for value in values):
         raise UserError(f"{what} list {list(values)} is empty or holds a number not above 0; mend it.")
     return sorted(set(values))

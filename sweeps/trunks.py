@@ -14,7 +14,7 @@ from scaling.accounting import run_flops
 from scaling.config import RunConfig
 from scaling.prefix import shared_steps, stem
 
-LEAST_SHARE = 0.05  # of a run's steps: a shared warmup alone is not worth waiting for a checkpoint
+LEAST_SHARE = 0.2  # of a run: a shared warmup alone is not worth a checkpoint and the wait for it
 
 
 @dataclass(frozen=True)
