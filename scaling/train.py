@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from scaling.accounting import counts
+from scaling.begin import Start, begin, other_placement
 from scaling.checkpoint import Checkpoints
 from scaling.config import NUMERICS_VERSION, Placement, RunConfig, kept, to_dict
 from scaling.data.batches import validation_sets
@@ -35,7 +36,7 @@ from scaling.processes import NOTHING, SAVE, STOP, Votes, first, own_folder
 from scaling.runs import MetricsLog, RunFolder
 from scaling.schedule import fraction_of_peak
 from scaling.sharding import Shardings, make_shardings
-from scaling.step import TrainState, compiled_eval_step, compiled_leaf_step, init_state, make_forward
+from scaling.step import TrainState, compiled_eval_step, compiled_leaf_step, forward_of, init_state
 from scaling.tracing import Profile, Trace
 from scaling.tracking import Off, Tracker, tracker
 
@@ -110,7 +111,7 @@ class Run:
         self, config: RunConfig, placement: Placement, folder: RunFolder, profile: Profile | None = None
     ) -> None:
         self.config, self.placement, self.run_id = config, placement, config.run_id
-        self.folder, self.checkpoints_path = own_folder(folder), folder.checkpoints
+        self.folder, self.run_folder = own_folder(folder), folder
         self.notes: list[str] = []
         self.shardings: Shardings = make_shardings(placement)
         self.prepared: Prepared = open_for(config.data, placement.data_path)
@@ -120,7 +121,7 @@ class Run:
         _check(config, placement, self.shardings)
         self.feed = Feed(config, placement, self.shardings, self.prepared)
         self.device = self.shardings.mesh.devices.flat[0]
-        forward = make_forward(config.model, placement, self.device.platform, config.z_loss, self.shardings)
+        forward = forward_of(config, placement, self.device.platform, self.shardings)
         self.train_step = compiled_leaf_step(forward, config.model, self.shardings)
         self.eval_step = compiled_eval_step(forward)
         self.meter = Meter(config, self.shardings.mesh.devices.ravel().tolist(), forward.how.dtype)
@@ -130,13 +131,15 @@ class Run:
         """Train to the last step, evaluate, write the outcome."""
         self.clock, self.last_loss = Clock(), None
         keep = self.placement.keep_steps, self.placement.keep_every
-        self.checkpoints = Checkpoints(self.checkpoints_path, *keep)
-        self.first_step = self._resume() + 1
+        self.checkpoints = Checkpoints(self.run_folder.checkpoints, *keep)
+        start = self._resume()
         self._record_placement()
         self.mirror: Tracker = tracker(self.placement, self.config, self.folder) if first() else Off()
         self.log = MetricsLog(self.folder)
         try:
-            diverged_at = self._loop(progress, should_stop)
+            for row in start.rows:
+                self.mirror.log(row)
+            diverged_at = start.step if start.diverged else self._loop(progress, should_stop)
             self.checkpoints.wait()
         except Exception:  # Interrupted among them
             self.mirror.finish(None)
@@ -151,17 +154,26 @@ class Run:
         self.mirror.finish(self.folder.summary())
         return self.folder.summary()
 
-    def _resume(self) -> int:
-        """Load the newest readable checkpoint and cut the log back to it; returns its step (0: fresh)."""
+    def _resume(self) -> Start:
+        """Go on from the newest readable checkpoint, else from the first steps that a run beside it has."""
         fresh = init_state(self.config, self.shardings)
-        step, state, position, self.notes = self.checkpoints.restore_newest(fresh, self.run_id)
-        self._leaves, self._treedef = jax.tree.flatten(state)
+        step, state, position, notes = self.checkpoints.restore_newest(fresh, self.run_id)
+        start = (
+            Start(step, state, position, [], notes) if step else begin(self.config, self.run_folder, fresh)
+        )
         if step:
-            self.feed.set_state(position["data"])
-            self.clock = Clock(position["seconds"], position["cpu_seconds"])
-            self.notes = position["notes"] + self.notes
-        self.folder.cut_metrics(step)
-        return step
+            self.folder.cut_metrics(step)
+        else:
+            self.folder.write_metrics(start.rows)
+        self.started_from: dict[str, Any] = start.position.get("started_from", {})
+        self.notes = start.position.get("notes", []) + notes + (start.notes if not step else [])
+        self.first_step = start.step + 1
+        self._leaves, self._treedef = jax.tree.flatten(start.state)
+        if start.step:
+            self.clock = Clock(start.position["seconds"], start.position["cpu_seconds"])
+            if start.position["data"] is not None:
+                self.feed.set_state(start.position["data"])
+        return start
 
     @property
     def state(self) -> TrainState:
@@ -169,7 +181,8 @@ class Run:
 
     def _save(self, step: int) -> None:
         self.log.flush()  # the log on disk reaches at least as far as the checkpoint
-        position = {"run_id": self.run_id, "data": self._data_state, "notes": self.notes, **self.clock.read()}
+        position: dict[str, Any] = {"run_id": self.run_id, "data": self._data_state, "notes": self.notes}
+        position |= {"started_from": self.started_from, **self.clock.read()}
         self.checkpoints.save(step, self.state, position)
 
     def _loop(self, progress: Show, should_stop: Stop) -> int | None:
@@ -233,11 +246,12 @@ class Run:
         per_token = counts(config.model, config.seq_len)
         rows, notes = self.folder.metrics()
         clock = self.clock.read()
-        summary = {
+        summary: dict[str, Any] = {
             "status": "done",
             "train_loss": _tail_mean(rows, "loss"),
             "steps": config.steps,
             "tokens": config.tokens,
+            **self._trained_here(diverged_at or config.steps),
             "unique_tokens": self.feed.unique_tokens,
             "epochs": config.tokens / self.feed.unique_tokens,
             "epochs_by_source": self.feed.epochs_by_source,
@@ -259,6 +273,15 @@ class Run:
             summary |= {"status": "diverged", "diverged_step": diverged_at} | dict.fromkeys(LOSSES)
         return summary | clock | {"cpu_seconds": self.clock.read()["cpu_seconds"]}
 
+    def _trained_here(self, last_step: int) -> dict[str, Any]:
+        """Steps and FLOPs (`matmul`) of this run alone; steps trained again after a crash count once."""
+        config, start = self.config, self.started_from
+        steps = last_step - start.get("step", 0)
+        per_step = counts(config.model, config.seq_len).flops_per_token["matmul"]
+        per_step *= config.batch_size * config.seq_len
+        trained = {"steps_trained": steps, "flops_trained": per_step * steps}
+        return trained | ({"started_from": start} if start else {})
+
     def _record_placement(self) -> None:
         """What it ran on, beside the result: a bitwise claim holds for one placement only."""
         write_json(
@@ -274,6 +297,8 @@ class Run:
                 "data": str(self.prepared.path),
             },
         )
+        if note := self.started_from and other_placement(self.run_folder, self.started_from):
+            self.notes = [note, *(known for known in self.notes if known != note)]
 
 
 def _check(config: RunConfig, placement: Placement, shardings: Shardings) -> None:
