@@ -14,11 +14,12 @@ import dataclasses, json, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
 import numpy as np
+import optax
 from jax.sharding import AxisType
 from scaling.config import ModelConfig, Placement, RunConfig, from_dict
 from scaling.optimizer import hyper
 from scaling.sharding import make_shardings
-from scaling.step import init_state, make_forward
+from scaling.step import compiled_train_step, init_state, make_forward
 
 BASE = json.loads(sys.argv[1])
 TOKENS = np.random.default_rng(0).integers(0, 256, (16, 33)).astype(np.uint8)
@@ -36,12 +37,28 @@ def gradients(model, platform, placement, explicit=False):
         grads = jax.block_until_ready(gradient(params, tokens))
     return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(grads)]
 
+def accumulated(model, platform, placement):
+    # By the training step: after its first update Adam's mean is (1 - b1) of the gradient it was given.
+    placement = from_dict(Placement, {"device": "cpu", "compute_dtype": "float32"} | placement)
+    shardings = make_shardings(placement)
+    config = from_dict(RunConfig, BASE | {"model": BASE["model"] | model})
+    forward = make_forward(config.model, placement, platform, 0.1, shardings)
+    step = compiled_train_step(forward, config.model, shardings)
+    micro = placement.microbatches
+    tokens = TOKENS.reshape(micro, len(TOKENS) // micro, -1)
+    h = hyper(config.optimizer, config.optimizer.lr)
+    state, _ = jax.block_until_ready(step(init_state(config, shardings), tokens, h))
+    means = jax.tree.leaves(optax.tree.get(state.opt_state, "mu"))
+    return [np.asarray(leaf, np.float64) / (1 - config.optimizer.b1) for leaf in means]
+
 one, found = {}, {}
 for name, model, platform, placement, explicit in json.loads(sys.argv[2]):
     key = json.dumps(model)
     if key not in one:
         one[key] = gradients(model, "cpu", {"mesh": {"fsdp": 1}})
-    several = gradients(model, platform, placement, explicit)
+    by_step = placement.get("microbatches", 1) > 1
+    way = (model, platform, placement)
+    several = accumulated(*way) if by_step else gradients(*way, explicit)
     found[name] = max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(several, one[key]))
 print(json.dumps(found))
 """
@@ -51,7 +68,7 @@ RUN = {
         "n_layers": 2, "d_model": 64, "n_heads": 8, "n_kv_heads": 8, "d_head": 8, "d_ff": 64, "tied": False,
     },
     "data": {"name": "random", "fingerprint": ""},
-    "optimizer": {"lr": 1e-3},
+    "optimizer": {"lr": 1e-3, "clip": 0.0},
     "seq_len": 32, "batch_size": 16, "steps": 1,
 }  # fmt: skip
 
@@ -77,6 +94,9 @@ FAST = {
     "sequences split, head in parts": (
         GQA, "gpu", {"mesh": {"fsdp": 2, "context": 2, "tensor": 2}, "loss_chunks": 2}, False,
     ),
+    "(2, 4), accumulated": (
+        GQA, "gpu", {"mesh": {"data": 2, "tensor": 4}, "microbatches": 4}, False,
+    ),
     "explicit axes": (GQA, "gpu", {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}}, True),
 }  # fmt: skip
 MESHES: list[dict[str, Any]] = [
@@ -91,7 +111,7 @@ MESHES: list[dict[str, Any]] = [
 ]
 WAYS: list[dict[str, Any]] = [
     {},
-    {"remat": "dots"},
+    {"remat": "dots", "microbatches": 2},
     {"remat": "full", "loss_chunks": 2},
     {"remat": "attention"},
 ]
