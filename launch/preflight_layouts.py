@@ -79,6 +79,7 @@ def layouts(
                 remat=remat,
                 microbatches=microbatches,
                 tiled=target.topology["platform"] == "tpu",
+                optimizer=config.optimizer.name,
             )
             time = seconds(config, mesh, remat, microbatches, held, target, chip, utilisation)
             found.append(Layout(mesh=mesh, remat=remat, microbatches=microbatches, memory=held, seconds=time))

@@ -5,7 +5,7 @@ A training step holds, on every device,
                  its shards, or of every layer where remat is `none` and the backward pass finds them kept
     master       the float32 parameters that the optimizer updates
     gradients    of every parameter; with microbatches also their sum, and that sum being made
-    moments      the two of Adam
+    moments      what the optimizer keeps of each parameter: two values with Adam (`OPTIMIZERS`)
     activations  kept from the forward pass for the backward pass, by remat policy
     logits       of one part of the head (scaling/loss.py) in float32 and their gradient, and the head and
                  its float32 gradient where they are gathered from shards
@@ -23,15 +23,15 @@ is split over `tensor`, the residual stream and the norms are not.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scaling.accounting import Decoder, architecture, cache, parts
-from scaling.arch.blocks import Attention, Block, Experts, Mlp, Norm, positive
+from scaling.arch.blocks import Block, Experts, Mlp, Norm, positive
 from scaling.arch.decoder import Architecture, Layer
 from scaling.errors import UserError
+from scaling.stored import OPTIMIZERS, kept_values, stored_arrays
 
 MESH_AXES = ("data", "fsdp", "tensor")
 REMAT: dict[str, str] = {
@@ -42,7 +42,6 @@ REMAT: dict[str, str] = {
 }
 INFERENCE_BYTES: dict[str, float] = {"fp32": 4, "bf16": 2, "int8": 1, "int4": 0.5}
 _COUNTER = 4  # int32, the optimizer's steps
-_VECTORS = frozenset(("gain", "bias", "biases", "biases and gains"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class Recipe:
     weights: float = 2  # compute copy, sharded like the parameters
     master: float = 4
     gradients: float
-    moments: float = 8
+    moment: float = 4
     compute: float = 2  # bytes of an activation
     norm: float  # bytes kept per channel of a norm
     gated_mlp: float  # bytes kept per hidden channel of a gated MLP
@@ -109,6 +108,7 @@ def training(
     microbatches: int = 1,
     recipe: str | Recipe = "engine",
     tiled: bool = False,
+    optimizer: str = "adamw",
 ) -> TrainingMemory:
     """Bytes on each device of one step over `batch` sequences of `seq_len` tokens, all devices together.
 
@@ -118,11 +118,14 @@ def training(
     arch, axes, kind = architecture(model), check_mesh(mesh or {}), _recipe(recipe)
     if remat not in REMAT:
         raise UserError(f"remat is {remat!r}; choose from {', '.join(REMAT)}.")
+    if optimizer not in OPTIMIZERS:
+        raise UserError(f"optimizer is {optimizer!r}; choose from {', '.join(OPTIMIZERS)}.")
     check_divides(arch, axes)
     rows = _rows(batch, microbatches, axes)
     tokens = rows * positive("seq_len", seq_len)
     tensor = axes["tensor"]
-    stored = _stored(arch, axes, tiled)
+    arrays = list(stored_arrays(arch, axes, tiled))
+    stored = sum(array.stored for array in arrays)
     gradients = kind.gradients * stored * (1 if microbatches == 1 else 3)
     activations = tokens * sum(n.repeat * _kept(n, seq_len, remat, kind, tensor) for n in arch.layers)
     if kind.one_program:
@@ -133,7 +136,8 @@ def training(
         head_gradient, logits = 0.0, _logits(arch, tokens, axes, kind)
     layer = max(_layer(n, tokens, seq_len, axes, kind) for n in arch.layers)
     weights = _weights(arch, axes, kind, remat, stored)
-    master, moments = kind.master * stored, kind.moments * stored + _COUNTER
+    master = kind.master * stored
+    moments = kind.moment * sum(kept_values(array, optimizer) for array in arrays) + _COUNTER
     tokens_held = rows * microbatches * (seq_len + 1) * token_bytes(arch.vocab_size)
     if kind.one_program:
         temporaries = weights + activations + max(logits, gradients + layer + head_gradient)
@@ -232,39 +236,6 @@ def _recipe(recipe: str | Recipe) -> Recipe:
     return RECIPES[recipe]
 
 
-def _stored(arch: Architecture, axes: Mapping[str, int], tiled: bool = False) -> float:
-    """Parameters on each device between steps."""
-    fsdp, tensor = axes["fsdp"], axes["tensor"]
-    tables = arch.vocab_size * arch.table_width * (1 if arch.tied else 2) / (fsdp * tensor)
-    total = tables + arch.position_rows * arch.d_model / fsdp + arch.head_bias * arch.vocab_size / tensor
-    for repeat, block in arch.each():
-        for name, size in block.parameters().items():
-            shard = size / (fsdp * _split(block, name, tensor))
-            total += repeat * shard * (_padding(block, name, axes) if tiled else 1)
-    return total
-
-
-def _padding(block: Block, array: str, axes: Mapping[str, int]) -> float:
-    """What a TPU stores of a shard over what is in it, for the arrays of which much may be padding.
-
-    The last axis is padded to whole lanes of 128, the one before it to 8 (1, 2 or 4 where it is no larger);
-    the compiler orders the axes so that least is lost. Arrays of heads have three axes, none of them
-    large once `fsdp` has cut the width; those of the MLP and the tables always have a long one.
-    """
-    if not isinstance(block, Attention) or array not in ("q", "k", "v", "o"):
-        return 1.0
-    heads = block.n_heads if array in ("q", "o") else block.n_kv_heads
-    sides = (block.d_model // axes["fsdp"], heads // _split(block, array, axes["tensor"]), block.d_head)
-    return min(
-        (-(-last // 128) * 128 / last) * (_sublanes(before) / before)
-        for last, before in itertools.permutations(sides, 2)
-    )
-
-
-def _sublanes(size: int) -> int:
-    return -(-size // 8) * 8 if size > 4 else 1 << (size - 1).bit_length()
-
-
 def _weights(arch: Architecture, axes: Mapping[str, int], kind: Recipe, remat: str, stored: float) -> float:
     """Copies of parameters in the compute type, whole but for `tensor` where they are gathered."""
     tensor, gathered = axes["tensor"], axes["fsdp"] > 1
@@ -285,15 +256,6 @@ def _layer(layer: Layer, tokens: float, seq_len: int, axes: Mapping[str, int], k
         made += _score_gradients(layer, seq_len, kind, tensor)
     gathered = _layer_parameters(layer) / tensor if axes["fsdp"] > 1 else 0.0
     return tokens * made + kind.gradients * gathered
-
-
-def _split(block: Block, array: str, tensor: int) -> int:
-    """Over how many of the `tensor` devices an array of a block is split."""
-    if array in _VECTORS:
-        return 1
-    if isinstance(block, Attention) and array in ("k", "v"):
-        return math.gcd(tensor, block.n_kv_heads)  # fewer heads than devices: each has a copy
-    return tensor
 
 
 def _layer_parameters(layer: Layer) -> int:

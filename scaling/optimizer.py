@@ -155,7 +155,7 @@ def _as_matrices(inner: optax.GradientTransformation) -> optax.GradientTransform
         first, inputs, outputs = _cut(leaf)
         axes, value = leaf.get_metadata()["axes"], leaf.get_value()
         if not outputs:
-            return leaf
+            return nnx.Param(value, axes=axes, sizes=value.shape, role=role_of(leaf))
         shape = (*value.shape[:first], *_matrix_shape(leaf)[1:])
         merged = (*axes[:first], axes[first], axes[first + inputs])
         return nnx.Param(value.reshape(shape), axes=merged, sizes=shape, role=role_of(leaf))
@@ -186,9 +186,9 @@ def axes_of(leaf: Any) -> tuple[str | None, ...]:
     """
     metadata, shape = leaf.get_metadata(), leaf.get_value().shape
     axes: tuple[str | None, ...] = metadata["axes"]
-    if len(shape) == len(axes):
+    sizes = metadata.get("sizes", shape)
+    if shape == sizes:
         return axes
-    sizes = metadata["sizes"]
     for gone in range(len(axes)):
         if shape == (*sizes[:gone], *sizes[gone + 1 :]):
             return (*axes[:gone], *axes[gone + 1 :])

@@ -20,7 +20,9 @@ from scaling.config import ModelConfig, Placement, from_dict, to_dict
 from scaling.errors import UserError
 from scaling.memory import RECIPES, REMAT, check_mesh, inference, training
 from scaling.model.decoder import abstract
+from scaling.optimizer import DIRECTIONS
 from scaling.step import make_forward
+from scaling.stored import OPTIMIZERS
 
 
 def shape(layers: int = 2, **changes: Any) -> ModelConfig:
@@ -73,6 +75,41 @@ def test_arguments_are_those_of_the_compiled_step() -> None:
     for (model, mesh, micro, batch, seq_len), size in zip(CASES, compiled, strict=True):
         held = training(model, seq_len=seq_len, batch=batch, mesh=mesh, microbatches=micro)
         assert held.arguments == size, (model, mesh)
+
+
+# Bytes of the state on one of eight devices, by optimizer.
+STATES = """
+import json, math, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+from scaling.config import ModelConfig, Placement, from_dict
+from scaling.parametrisation import Parametrisation
+from scaling.sharding import make_shardings
+from scaling.step import _abstract_state
+
+values, mesh, names = json.loads(sys.argv[1])
+shardings = make_shardings(Placement(device="cpu", mesh=mesh))
+sizes = {}
+for name in names:
+    rules = Parametrisation(optimizer=name)
+    both = map(jax.tree.leaves, _abstract_state(from_dict(ModelConfig, values), shardings, rules))
+    shards = [(s.shard_shape(x.shape), x.dtype.itemsize) for x, s in zip(*both, strict=True)]
+    sizes[name] = sum(math.prod(shape) * size for shape, size in shards)
+print(json.dumps(sizes))
+"""
+
+
+def test_moments_are_those_of_the_optimizer() -> None:
+    model, mesh = shape(d_model=256, d_head=64, d_ff=512), {"data": 2, "fsdp": 2, "tensor": 2}
+    text = json.dumps([to_dict(model), mesh, list(OPTIMIZERS)])
+    done = subprocess.run([sys.executable, "-c", STATES, text], capture_output=True, text=True, check=True)
+    sizes = json.loads(done.stdout)
+    assert set(sizes) == set(OPTIMIZERS) == set(DIRECTIONS)
+    for name, size in sizes.items():
+        held = training(model, seq_len=8, batch=8, mesh=mesh, optimizer=name)
+        # Counters, constants of the iteration, placeholders of what is not factored: not counted.
+        assert held.master + held.moments == pytest.approx(size, abs=512), name
+    assert sizes["lion"] == pytest.approx(sizes["adamw"] * 2 / 3, rel=1e-3)
 
 
 def kept_by_jax(model: ModelConfig, remat: Any, batch: int, seq_len: int) -> int:
@@ -218,6 +255,7 @@ def test_bytes_of_the_cache() -> None:
         ({"batch": 0}, "batch is 0"),
         ({"batch": 2, "microbatches": 3}, "batch is 2"),
         ({"seq_len": 0}, "seq_len is 0"),
+        ({"optimizer": "sgd"}, "optimizer"),
         ({"remat": "some"}, "remat is 'some'; choose from none, dots, attention"),
         ({"recipe": "fp8"}, "recipe is 'fp8'; choose from engine, mixed"),
     ],
