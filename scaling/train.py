@@ -61,9 +61,12 @@ class Clock:
     _wall: float = field(default_factory=time.perf_counter)
     _cpu: float = field(default_factory=time.process_time)
 
+    def wall(self) -> float:
+        return round(self.seconds + time.perf_counter() - self._wall, 3)
+
     def read(self) -> dict[str, float]:
-        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        return {"seconds": round(self.seconds + wall, 3), "cpu_seconds": round(self.cpu_seconds + cpu, 3)}
+        cpu = time.process_time() - self._cpu
+        return {"seconds": self.wall(), "cpu_seconds": round(self.cpu_seconds + cpu, 3)}
 
 
 def train(
@@ -227,8 +230,7 @@ class Run:
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
         self.meter.done()
         tokens = step * self.config.batch_size * self.config.seq_len
-        row: dict[str, Any] = {"step": step, "tokens": tokens, "lr": lr}
-        row["seconds"] = self.clock.read()["seconds"]
+        row: dict[str, Any] = {"step": step, "tokens": tokens, "lr": lr, "seconds": self.clock.wall()}
         row |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         self.log.append(row)
         self.mirror.log(row)
