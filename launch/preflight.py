@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,30 @@ def shape_of(config: RunConfig) -> RunConfig:
     )
 
 
-def preflight(sweep: Sweep, asked: Asked, compiler: Compiles, note: Note) -> dict[str, Any]:
+def preflight(sweep: Sweep, asked: Asked, compiler: Compiles, note: Note, at_once: int = 1) -> dict[str, Any]:
     """The report: a row for each shape, and the sweep's hours and price. Strict JSON.
 
-    Raises UserError where a shape can lie on no mesh of the slice, or what was asked for names none.
+    `at_once` shapes are judged at a time, each on a thread. Raises UserError where a shape can lie on no
+    mesh of the slice, or what was asked for names none.
     """
     shapes: dict[RunConfig, list[RunConfig]] = {}
     for run in sweep.runs:
         shapes.setdefault(shape_of(run), []).append(run)
-    rows, verdicts = [], {}
-    for number, (shape, runs) in enumerate(shapes.items(), 1):
+
+    def one(numbered: tuple[int, RunConfig]) -> Verdict:
+        number, shape = numbered
         note(f"shape {number} of {len(shapes)}: {name_of(shape)}")
-        verdict = judge(shape, asked, compiler)
-        verdicts[shape] = verdict
-        rows.append(_row(shape, runs, verdict, asked))
+        return judge(shape, asked, compiler)
+
+    threads = ThreadPoolExecutor(at_once)
+    try:
+        verdicts = dict(zip(shapes, threads.map(one, enumerate(shapes, 1)), strict=True))
+    except BaseException:  # an interrupt among them: the other threads wait for compilers
+        compiler.close()
+        raise
+    finally:
+        threads.shutdown(cancel_futures=True)
+    rows = [_row(shape, runs, verdicts[shape], asked) for shape, runs in shapes.items()]
     jobs = [(verdicts[shape_of(run)], run) for run in sweep.runs]
     return {
         "sweep": sweep.name,

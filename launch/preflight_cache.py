@@ -6,13 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from launch.preflight_compile import ROOT, Compiler
+from launch.preflight_compile import ROOT, Compilers
 from scaling.data.text import cache_folder
 from scaling.files import write_json
 
@@ -20,16 +21,17 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 # What a step is compiled from: another version of it, another answer.
 SOURCES = (
     "scaling/step.py", "scaling/loss.py", "scaling/optimizer.py", "scaling/sharding.py",
-    "scaling/config.py", "scaling/model", "scaling/parametrisation.py", "scaling/arch/activations.py", "scaling/arch/norms.py",
-    "launch/preflight_worker.py",
+    "scaling/config.py", "scaling/model", "scaling/parametrisation.py", "scaling/arch/activations.py",
+    "scaling/arch/norms.py", "launch/preflight_worker.py",
 )  # fmt: skip
 
 
 class Cached:
-    """A compiler that is asked only what was not answered before; `asked` counts what it was asked."""
+    """Compilers that are asked only what was not answered before; `asked` counts what they were asked."""
 
-    def __init__(self, compiler: Compiler | None = None, folder: Path | None = None) -> None:
-        self.compiler = compiler or Compiler()
+    def __init__(self, compiler: Compilers | None = None, folder: Path | None = None) -> None:
+        self.compiler = compiler or Compilers()
+        self._counting = threading.Lock()
         self.folder = folder or cache_folder() / "preflight"
         self.asked = 0
 
@@ -39,6 +41,9 @@ class Cached:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.compiler.close()
 
     def compile(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -48,7 +53,8 @@ class Cached:
             kept = json.loads(path.read_text())
             if kept["job"] == job:
                 return kept["answer"]
-        self.asked += 1
+        with self._counting:
+            self.asked += 1
         answer = self.compiler.compile(job)
         if "error" not in answer:
             with contextlib.suppress(OSError):  # a full or read-only disk costs time, not the answer

@@ -1,4 +1,4 @@
-"""The compiler's process from the caller's side: started when first needed, killed when it hangs."""
+"""Compilers' processes from the caller's side: started when first needed, killed when they hang."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 600.0  # of one compilation, on a busy machine; a large one takes half a minute
+# A process that grew so large in one job is ended after it: the next one starts small.
+LARGE = 1.5e9  # bytes
+ROOM = 2.5e9  # bytes that one compilation may take
 # JAX itself on the CPU; libtpu asks no metadata server who it is, and leaves a TPU of this machine alone.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -62,7 +67,10 @@ class Compiler:
             last = self._last_words()
             self.close()
             return {"error": f"the compiler's process died: {last}"}
-        return json.loads(line)
+        answer = json.loads(line)
+        if answer.get("rss", 0) > LARGE:
+            self.close()
+        return answer
 
     def close(self) -> None:
         if self._process is not None:
@@ -90,10 +98,44 @@ class Compiler:
         return self._process
 
     def _last_words(self) -> str:
-        assert self._said
+        if self._said is None:
+            return "it was ended"
         self._said.seek(0)
         lines = [line.strip() for line in self._said.read().splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing (out of memory?)"
+
+
+class Compilers:
+    """As many compilers as cores and free memory allow, for as many threads; an idle one takes each job.
+
+    One compilation keeps about one core busy.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or max(1, min(_cores(), int(psutil.virtual_memory().available // ROOM)))
+        self._all = [Compiler() for _ in range(self.count)]
+        self._idle: queue.Queue[Compiler] = queue.Queue()
+        self._ended = False
+        for compiler in self._all:
+            self._idle.put(compiler)
+
+    def compile(self, job: dict[str, Any]) -> dict[str, Any]:
+        """As `Compiler.compile`."""
+        compiler = self._idle.get()
+        try:
+            return {"error": "the compilers were ended"} if self._ended else compiler.compile(job)
+        finally:
+            self._idle.put(compiler)
+
+    def close(self) -> None:
+        """End every process; what is being compiled is given up, what comes after is refused."""
+        self._ended = True
+        for compiler in self._all:
+            compiler.close()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read(process: subprocess.Popen[str], answers: queue.Queue[str | None]) -> None:

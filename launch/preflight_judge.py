@@ -21,6 +21,8 @@ SLACK = 1.05  # a layout expected to take so much more than there is may fit yet
 class Compiles(Protocol):
     def compile(self, job: dict[str, Any]) -> dict[str, Any]: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:

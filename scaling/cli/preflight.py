@@ -77,7 +77,7 @@ def preflight(
     size = size or ("pod" if "size" in study_options(sweep) else None)
     found = open_sweep(sweep, runs, seed=seed, data=data, size=size)
     with Cached() as compiler:
-        report = check(found, asked, compiler, note)
+        report = check(found, asked, compiler, note, compiler.compiler.count)
         report["compilations"] = compiler.asked
     if json_output:
         emit_json(report)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,16 +15,25 @@ from typing import Any
 import pytest
 
 from launch.preflight import Asked, asked_of, judge, open_sweep, preflight, shape_of
-from launch.preflight_cache import Cached
-from launch.preflight_compile import Compiler
+from launch.preflight_cache import SOURCES, Cached
+from launch.preflight_compile import Compiler, Compilers
 from launch.preflight_layouts import layouts
 from launch.preflight_targets import find_target
 from launch.preflight_text import lines
 from launch.preflight_worker import exhausted
 from scaling.cli.main import main
-from scaling.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, dump_run_config, override
+from scaling.config import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    dump_run_config,
+    from_dict,
+    override,
+)
 from scaling.errors import UserError
 from scaling.hardware import find
+from scaling.memory import training
 from sweeps.sweep import Sweep
 
 GIB = 2**30
@@ -57,6 +69,8 @@ class Pretend:
         self.jobs.append(job)
         sizes = {"total": 5e9, "arguments": 2e9, "available": 95e9}
         return {"fits": bool(self.fits(job)), **sizes}
+
+    def close(self) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -161,6 +175,38 @@ def test_too_large_a_batch_is_refused_with_the_largest_that_fits() -> None:
     assert verdict.largest_batch == 128
 
 
+class Affine(Pretend):
+    """Takes 1.3 times what the memory model expects beside the arguments; refuses beyond the memory."""
+
+    def compile(self, job: dict[str, Any]) -> dict[str, Any]:
+        self.jobs.append(job)
+        config = from_dict(RunConfig, job["config"])
+        held = training(
+            config.model, seq_len=config.seq_len, batch=config.batch_size, mesh=job["mesh"],
+            remat=job["remat"], microbatches=job["microbatches"], tiled=True,
+        )  # fmt: skip
+        total = held.arguments + 1.3 * (held.total - held.arguments)
+        fits = total <= find_target("v5p-128").usable
+        return {"fits": fits, "total": total, "arguments": held.arguments, "available": None}
+
+
+def test_the_largest_batch_is_found_in_few_compilations() -> None:
+    """No batch an eighth larger would fit: numbers of four binary digits are so far apart."""
+    compiler = Affine(None)
+    shape = shape_of(run(batch=16384))
+    verdict = judge(shape, asked(remat="full"), compiler)
+    assert not verdict.fits and verdict.largest_batch and len(compiler.jobs) <= 12
+    fits = {job["config"]["batch_size"]: compiler.compile(job)["fits"] for job in list(compiler.jobs)}
+    assert fits[verdict.largest_batch] and max(n for n, fit in fits.items() if fit) == verdict.largest_batch
+    least = min(
+        compiler.compile({**job, "config": {**job["config"], "batch_size": verdict.largest_batch * 9 // 8}})[
+            "total"
+        ]
+        for job in compiler.jobs[:1]
+    )
+    assert least > find_target("v5p-128").usable
+
+
 def test_nothing_fits() -> None:
     verdict = judge(shape_of(run(batch=64)), asked(), Pretend(lambda job: False))
     assert not verdict.fits and verdict.largest_batch is None
@@ -199,6 +245,57 @@ def test_answers_are_kept_by_everything_they_depend_on(
     monkeypatch.setattr("launch.preflight_cache._versions", lambda: {"libtpu": "another"})
     Cached(second, tmp_path).compile(job)  # type: ignore[arg-type]
     assert len(second.jobs) == 2
+
+
+def test_what_a_step_is_compiled_from_is_part_of_the_key() -> None:
+    """Every module of the project behind the step, but for those that say nothing of its program."""
+    script = (
+        "import json, sys, scaling.step, scaling.model.decoder, scaling.sharding, launch.preflight_worker;"
+        "print(json.dumps([m for m in sys.modules if m.startswith(('scaling.', 'launch.'))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    files = {name.replace(".", "/") for name in json.loads(done.stdout)}
+    keyed = {name.removesuffix(".py") for name in SOURCES}
+    silent = {"scaling/errors", "scaling/arch"}  # messages, an empty package
+    left = {file for file in files if not any(file == key or file.startswith(f"{key}/") for key in keyed)}
+    assert left <= silent
+
+
+def test_shapes_are_judged_at_once_and_an_error_ends_all() -> None:
+    runs = tuple(run(batch=8, lr=1e-3, **{**TINY, "d_ff": 160 + 32 * n}) for n in range(6))
+    sweep = Sweep(name="six", question="", design={}, runs=runs)
+    threads = set()
+
+    class Slow(Pretend):
+        def compile(self, job: dict[str, Any]) -> dict[str, Any]:
+            threads.add(threading.get_ident())
+            time.sleep(0.02)
+            return super().compile(job)
+
+    report = preflight(sweep, asked(), Slow(lambda job: True), lambda note: None, at_once=3)
+    assert 1 < len(threads) <= 3
+    assert [row["model"]["d_ff"] for row in report["shapes"]] == [r.model.d_ff for r in runs]
+
+    class Broken(Pretend):
+        ended = False
+
+        def compile(self, job: dict[str, Any]) -> dict[str, Any]:
+            return {"error": "broken"}
+
+        def close(self) -> None:
+            self.ended = True
+
+    compiler = Broken(None)
+    with pytest.raises(UserError, match="could not be compiled: broken"):
+        preflight(sweep, asked(), compiler, lambda note: None, at_once=3)
+    assert compiler.ended
+
+
+def test_compilers_that_are_ended_refuse_what_comes() -> None:
+    compilers = Compilers(2)
+    assert "KeyError" in compilers.compile({})["error"]
+    compilers.close()
+    assert "ended" in compilers.compile({})["error"]
 
 
 def test_a_compiler_that_hangs_is_ended() -> None:
