@@ -62,8 +62,8 @@ class Recipe:
 
 
 # What the heap of a compiled step takes over the bytes counted as alive at once, by remat policy: from steps
-# compiled for v5e, v5p and v6e (benchmarks/results/memory-tpu-topologies.json). Least where one kind, the
-# activations that are kept, is nearly all of it.
+# compiled for v5e, v5p and v6e (benchmarks/results/memory-tpu-topologies.json). Least where one kind is
+# nearly all of it: the activations that are kept, or, whatever the policy, the logits of a head in one part.
 GAPS = {"none": 1.09, "dots": 1.28, "attention": 1.3, "full": 1.3}
 
 RECIPES: dict[str, Recipe] = {
@@ -140,8 +140,11 @@ def training(
     moments = kind.moment * sum(kept_values(array, optimizer) for array in arrays) + _COUNTER
     tokens_held = rows * microbatches * (seq_len + 1) * token_bytes(arch.vocab_size)
     if kind.one_program:
-        temporaries = weights + activations + max(logits, gradients + layer + head_gradient)
-        temporaries *= GAPS[remat]
+        at_head, in_layer = logits, gradients + layer + head_gradient
+        head_gap = GAPS[remat if parts_of_head > 1 else "none"]
+        temporaries = max(
+            (weights + activations + at_head) * head_gap, (weights + activations + in_layer) * GAPS[remat]
+        )
     else:
         temporaries = weights + activations + gradients + max(logits, layer)
     return TrainingMemory(
