@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from scaling.config import RunConfig, ScheduleConfig
 from scaling.errors import UserError
-from sweeps.designs import Setting, ascending, cut, short
+from sweeps.bases import Bases, with_rate
+from sweeps.designs import Limits, ascending, short
 from sweeps.sweep import Refusal, Sweep
 
 Cooldown = Literal["linear", "sqrt"]
@@ -22,61 +23,52 @@ Cooldown = Literal["linear", "sqrt"]
 def horizons(
     name: str,
     question: str,
-    setting: Setting,
-    widths: Sequence[int],
+    bases: Bases,
     tokens: Sequence[float],
     decay: float = 0.1,
     cooldowns: Sequence[Cooldown] = ("linear",),
-    tuned_for: float | None = None,
     cosine: bool = False,
+    factors: Sequence[float] = (1.0,),
 ) -> Sweep:
-    """Each width on every horizon of `tokens`, as a trunk at a constant rate with branches that cool down.
+    """Each base on every horizon of `tokens`, as a trunk at a constant rate with branches that cool down.
 
-    Runs of a width share rate, batch and warmup: the recipe's for `tuned_for` tokens (None: the geometric
-    mean of the horizons), its warmup that of the shortest. `decay`: share of a run's steps in the cooldown.
-    `cosine` adds at each horizon a run of its own with the recipe's cosine counterpart, to compare with.
-    Raises UserError when no cell is left.
+    The runs of a base share its batch, its rate (each of `factors` times it) and a warmup as long as the
+    base's own share of the shortest horizon; what tokens the base itself was cut for says where it is tuned.
+    `decay`: share of a run's steps in the cooldown. `cosine` adds at each horizon a run of its own that
+    falls to zero as a cosine, to compare with. Raises UserError when no cell is left.
     """
     if not 0 < decay < 1:
         raise UserError(f"decay is {decay}; give the share of a run that cools down, between 0 and 1.")
-    wanted = ascending("tokens", tokens)
-    middle = tuned_for or math.exp(sum(map(math.log, wanted)) / len(wanted))
+    wanted, multiples = ascending("tokens", tokens), ascending("factor", factors)
     runs: list[RunConfig] = []
     cells: list[dict[str, Any]] = []
-    refused: list[Refusal] = []
-    for width in ascending("width", widths):
-        base = cut(f"d{width}", int(width), middle, setting)
-        if isinstance(base, Refusal):
-            refused.append(base)
-            continue
-        warmup = warmup_steps(base, wanted[0])
-        schedules = [(f"{kind}", _wsd(warmup, decay, kind)) for kind in cooldowns]
-        if cosine:
-            schedules.append(("cosine", ScheduleConfig(name="cosine", warmup_steps=warmup, final=0.0)))
+    refused = list(bases.refused)
+    for base_label, base in bases.runs.items():
         for horizon in wanted:
-            for kind, schedule in schedules:
-                label = f"d{width}-{short(horizon)}" + (f"-{kind}" if len(schedules) > 1 else "")
-                run = _at_horizon(label, base, schedule, horizon, setting)
-                if isinstance(run, Refusal):
-                    refused.append(run)
-                else:
-                    runs.append(run)
-                    cells.append({"label": label, "horizon": horizon, "schedule": kind})
+            steps = _steps(base, horizon, bases)
+            if isinstance(steps, str):
+                refused.append(Refusal(f"{base_label}-{short(horizon)}", steps))
+                continue
+            data = replace(base.data, epochs=max(base.data.epochs, _epochs(horizon, bases)))
+            for kind, schedule in _schedules(warmup_steps(base, wanted[0]), decay, cooldowns, cosine).items():
+                for factor in multiples:
+                    rated = with_rate(base, base.optimizer.lr * factor)
+                    runs.append(replace(rated, data=data, schedule=schedule, steps=steps))
+                    cell = {"base": base_label, "horizon": horizon, "schedule": kind, "lr": factor}
+                    cells.append(
+                        {"label": _label(cell, cosine or len(cooldowns) > 1, len(multiples) > 1)} | cell
+                    )
     if not runs:
-        raise UserError(
-            f"no cell of sweep {name!r} can be met ({'; '.join(f'{r.label}: {r.reason}' for r in refused)}); "
-            "change widths or tokens."
-        )
-    design = {
-        "kind": "horizons", "recipe": setting.recipe.name, "seed": setting.seed,
-        "unique_tokens": setting.unique_tokens, "epochs": setting.limits.epochs, "decay": decay,
-        "tuned_for": middle, "cells": cells,
-    }  # fmt: skip
+        reasons = "; ".join(f"{refusal.label}: {refusal.reason}" for refusal in refused) or "no base"
+        raise UserError(f"no cell of sweep {name!r} can be met ({reasons}); change bases or tokens.")
+    design = {"kind": "horizons", **bases.design, "decay": decay, "cells": cells}
     return Sweep(name, question, design, tuple(runs), tuple(refused))
 
 
 def warmup_steps(base: RunConfig, shortest: float) -> int:
     """The base's warmup, where it is a share of the run, as whole steps of a run on `shortest` tokens."""
+    if base.schedule.warmup_steps:
+        return base.schedule.warmup_steps
     return max(1, round(base.schedule.warmup * shortest / (base.batch_size * base.seq_len)))
 
 
@@ -88,21 +80,35 @@ def saving(horizons_H: Sequence[float], decay: float) -> float:
     return (1 - decay) * (1 - max(horizons_H) / sum(horizons_H))
 
 
-def _wsd(warmup: int, decay: float, cooldown: Cooldown) -> ScheduleConfig:
-    return ScheduleConfig(name="wsd", warmup_steps=warmup, decay=decay, final=0.0, cooldown=cooldown)
+def _schedules(
+    warmup: int, decay: float, cooldowns: Sequence[Cooldown], cosine: bool
+) -> dict[str, ScheduleConfig]:
+    found: dict[str, ScheduleConfig] = {
+        kind: ScheduleConfig(name="wsd", warmup_steps=warmup, decay=decay, final=0.0, cooldown=kind)
+        for kind in cooldowns
+    }
+    if cosine:
+        found["cosine"] = ScheduleConfig(name="cosine", warmup_steps=warmup, final=0.0)
+    return found
 
 
-def _at_horizon(
-    label: str, base: RunConfig, schedule: ScheduleConfig, horizon: float, setting: Setting
-) -> RunConfig | Refusal:
-    """The base for another horizon: its batch and rate stay, so only whole steps of that batch will do."""
-    limits, epochs = setting.limits, horizon / setting.unique_tokens
-    if epochs > limits.epochs:
-        return Refusal(label, f"needs {epochs:.3g} epochs of the text, {limits.epochs:g} allowed")
-    steps = math.floor(horizon / (base.batch_size * base.seq_len))
-    if steps < limits.min_steps:
-        return Refusal(
-            label, f"{steps} steps of {base.batch_size} sequences, at least {limits.min_steps} wanted"
-        )
-    data = replace(base.data, epochs=max(setting.data.epochs, math.ceil(epochs)))
-    return replace(base, data=data, schedule=schedule, steps=steps)
+def _steps(base: RunConfig, horizon: float, bases: Bases) -> int | str:
+    """Whole steps of the base's batch on `horizon` tokens, none over; or why there are none."""
+    allowed, unique = bases.design.get("epochs"), bases.design.get("unique_tokens")
+    if allowed and unique and horizon / unique > allowed:
+        return f"needs {horizon / unique:.3g} epochs of the text, {allowed:g} allowed"
+    steps, least = math.floor(horizon / (base.batch_size * base.seq_len)), Limits().min_steps
+    if steps < least:
+        return f"{steps} steps of {base.batch_size} sequences, at least {least} wanted"
+    return steps
+
+
+def _epochs(horizon: float, bases: Bases) -> int:
+    unique = bases.design.get("unique_tokens")
+    return math.ceil(horizon / unique) if unique else 1
+
+
+def _label(cell: dict[str, Any], schedules: bool, rates: bool) -> str:
+    label = f"{cell['base']}-{short(cell['horizon'])}"
+    label += f"-{cell['schedule']}" if schedules else ""
+    return label + (f"-lr{cell['lr']:g}" if rates else "")

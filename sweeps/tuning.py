@@ -27,13 +27,16 @@ def rates(
     question: str,
     bases: Bases,
     factors: Sequence[float] = HALVES,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] = (),
 ) -> Sweep:
-    """Learning rate x whatever the bases differ in (width, depth, horizon), the rate a multiple of theirs."""
+    """Learning rate x whatever the bases differ in (width, depth, horizon), the rate a multiple of theirs.
+
+    Each at every one of `seeds`; none given, at the base's own.
+    """
     varied: Varied = []
     for base, run in bases.runs.items():
         for factor in ascending("factor", factors):
-            for seed in seeds:
+            for seed in seeds or (run.seed,):
                 cell = {"base": base, "lr": factor} | ({"seed": seed} if len(seeds) > 1 else {})
                 varied.append((cell, replace(with_rate(run, run.optimizer.lr * factor), seed=seed)))
     return _sweep("lr", name, question, bases, varied)
@@ -45,7 +48,7 @@ def rates_by_batch(
     bases: Bases,
     batches: Sequence[float] = (0.25, 1.0, 4.0),
     factors: Sequence[float] = HALVES,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] = (),
     min_steps: int = 50,
 ) -> Sweep:
     """Learning rate x batch at each base's N and D: tokens stay, steps give way.
@@ -66,7 +69,7 @@ def rates_by_batch(
                 continue
             scaled = run.optimizer.lr * math.sqrt(size / run.batch_size)
             for factor in ascending("factor", factors):
-                for seed in seeds:
+                for seed in seeds or (run.seed,):
                     cell = {"base": base, "b": size, "lr": factor} | (
                         {"seed": seed} if len(seeds) > 1 else {}
                     )

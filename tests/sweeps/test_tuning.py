@@ -23,6 +23,7 @@ from sweeps.trunks import branches
 RECIPE = RECIPES["small"]
 SETTING = Setting(RECIPE, DataConfig(name="text", fingerprint="f"), unique_tokens=20_000_000)
 BASES = by_width(SETTING, [16, 32], 2e5)
+ONE = by_width(SETTING, [16], 2e5)
 
 
 def fields(run: RunConfig) -> dict[str, object]:
@@ -47,7 +48,7 @@ def of_base(sweep: Sweep, base: str) -> tuple[RunConfig, ...]:
 
 
 def test_horizons_share_their_beginning_and_save_what_the_closed_form_says() -> None:
-    sweep = horizons("h", "?", SETTING, [16, 32], [1e5, 2e5, 4e5, 8e5])
+    sweep = horizons("h", "?", BASES, [1e5, 2e5, 4e5, 8e5])
     assert sweep.labels()[:2] == ("d16-1e5", "d16-2e5")
     assert len(branches(sweep.runs)) == 6
     assert totals(cells(sweep))["saved"] == pytest.approx(saving([1, 2, 4, 8], 0.1), abs=0.005)
@@ -60,26 +61,30 @@ def test_horizons_share_their_beginning_and_save_what_the_closed_form_says() -> 
 
 
 def test_both_cooldowns_leave_one_trunk_and_cosines_stand_alone() -> None:
-    sweep = horizons("h", "?", SETTING, [16], [1e5, 4e5], cooldowns=("linear", "sqrt"), cosine=True)
+    sweep = horizons("h", "?", ONE, [1e5, 4e5], cooldowns=("linear", "sqrt"), cosine=True)
     found = branches(sweep.runs)
     kinds = {
         run.run_id: cell["schedule"] for run, cell in zip(sweep.runs, sweep.design["cells"], strict=True)
     }
     assert sorted(kinds[run_id] for run_id in found) == ["linear", "sqrt", "sqrt"]
     assert {kinds[branch.trunk] for branch in found.values()} == {"linear"}
+    assert sweep.labels()[:3] == ("d16-1e5-linear", "d16-1e5-sqrt", "d16-1e5-cosine")
+    rated = horizons("h", "?", ONE, [1e5, 4e5], factors=(0.5, 1))
+    assert len(branches(rated.runs)) == 2  # each rate has a trunk of its own
 
 
 def test_horizons_that_cannot_be_had_are_refused_by_name() -> None:
-    sweep = horizons("h", "?", dataclasses.replace(SETTING, unique_tokens=200_000), [16], [1e3, 1e5, 4e5])
+    short = by_width(dataclasses.replace(SETTING, unique_tokens=200_000), [16], 1e5)
+    sweep = horizons("h", "?", short, [1e3, 1e5, 4e5])
     assert sweep.labels() == ("d16-1e5",)
     assert {refusal.label: refusal.reason.split(",")[-1] for refusal in sweep.refused} == {
         "d16-1e3": " at least 50 wanted",
         "d16-4e5": " 1 allowed",
     }
     with pytest.raises(UserError, match="no cell of sweep 'h'"):
-        horizons("h", "?", SETTING, [16], [1e3])
+        horizons("h", "?", ONE, [1e3])
     with pytest.raises(UserError, match="decay is 1"):
-        horizons("h", "?", SETTING, [16], [1e5], decay=1)
+        horizons("h", "?", ONE, [1e5], decay=1)
 
 
 def test_rates_change_the_rate_alone() -> None:
