@@ -23,21 +23,21 @@ from scaling.memory import training
 
 OUT = Path(__file__).parent / "results" / "memory-tpu-topologies.json"
 MODELS: dict[str, dict[str, Any]] = {
-    "160M": {"n_layers": 12, "d_model": 768, "n_heads": 12, "n_kv_heads": 12, "d_head": 64, "d_ff": 2048},
+    "135M": {"n_layers": 12, "d_model": 768, "n_heads": 12, "n_kv_heads": 12, "d_head": 64, "d_ff": 2048},
     "1B": {"n_layers": 16, "d_model": 2048, "n_heads": 16, "n_kv_heads": 8, "d_head": 128, "d_ff": 5632},
     "8B": {"n_layers": 32, "d_model": 4096, "n_heads": 32, "n_kv_heads": 8, "d_head": 128, "d_ff": 14336},
     "70B": {"n_layers": 80, "d_model": 8192, "n_heads": 64, "n_kv_heads": 8, "d_head": 128, "d_ff": 28672},
 }
-VOCABULARY = {"160M": 32768, "1B": 32768, "8B": 128256, "70B": 128256}
+VOCABULARY = {"135M": 32768, "1B": 32768, "8B": 128256, "70B": 128256}
 # model, slice, mesh, remat, sequences a step, tokens a sequence, microbatches
 Case = tuple[str, str, dict[str, int], str, int, int, int]
 CASES: tuple[Case, ...] = (
-    ("160M", "v5e-1", {}, "none", 2, 1024, 1),
-    ("160M", "v5e-1", {}, "dots", 4, 1024, 1),
-    ("160M", "v5e-1", {}, "full", 8, 2048, 1),
-    ("160M", "v5e-16", {"fsdp": 16}, "none", 16, 1024, 1),
-    ("160M", "v5e-16", {"fsdp": 16}, "full", 64, 1024, 1),
-    ("160M", "v6e-16", {"data": 4, "tensor": 4}, "dots", 16, 1024, 1),
+    ("135M", "v5e-1", {}, "none", 2, 1024, 1),
+    ("135M", "v5e-1", {}, "dots", 4, 1024, 1),
+    ("135M", "v5e-1", {}, "full", 8, 2048, 1),
+    ("135M", "v5e-16", {"fsdp": 16}, "none", 16, 1024, 1),
+    ("135M", "v5e-16", {"fsdp": 16}, "full", 64, 1024, 1),
+    ("135M", "v6e-16", {"data": 4, "tensor": 4}, "dots", 16, 1024, 1),
     ("1B", "v5p-128", {"fsdp": 64}, "none", 64, 2048, 1),
     ("1B", "v5p-128", {"fsdp": 16, "tensor": 4}, "dots", 64, 2048, 1),
     ("1B", "v5p-128", {"fsdp": 64}, "attention", 64, 2048, 1),
