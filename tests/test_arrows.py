@@ -21,7 +21,10 @@ PACKAGES = ("scaling", "sweeps", "experiments", "launch", "analysis")
 
 # What analysis may use of scaling: the records of runs, shapes of models and what they cost, never what
 # trains them.
-RECORDS = {"accounting", "arch", "config", "errors", "files", "hardware", "recipes", "runs", "wandb_session"}
+# `price` turns FLOPs into time and money, which is what an answer for a budget is about.
+RECORDS = {
+    "accounting", "arch", "config", "errors", "files", "hardware", "price", "recipes", "runs", "wandb_session",
+}  # fmt: skip
 DEVICE = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow_datasets")
 
 ALLOWED = {

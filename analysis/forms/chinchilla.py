@@ -100,6 +100,12 @@ PRINTED = (
         "the exponents are rounded too far to predict from",
     ),
     Printed(
+        "Sardana 2023",
+        "chinchilla",
+        "Sardana et al. 2023 (arXiv 2401.00448): Hoffmann's law, its exponents to three digits",
+        {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.336, "beta": 0.283},
+    ),
+    Printed(
         "Besiroglu 2024",
         "chinchilla",
         "Besiroglu et al. 2024 (arXiv 2404.10102)",

@@ -23,6 +23,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
+from analysis.amounts import human as human  # style.human: how axes name sizes
 from scaling.files import whole
 
 WIDTH = 6.8  # inches: the text width of a page
@@ -223,28 +224,12 @@ def labels(ticks: Sequence[float], quantity: Quantity) -> list[str]:
     return _plain(ticks)
 
 
-def human(value: float, digits: int = 3) -> str:
-    """1500 -> 1.5k, 2.06e11 -> 206B: parameters and tokens as people say them."""
-    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit * (1 - 0.5 * 10.0**-digits):
-            scaled = value / unit
-            if scaled >= 1e4:
-                break
-            return f"{_significant(scaled, digits)}{suffix}"
-    return _significant(value, digits) if abs(value) < 1e4 else f"{value:.2e}"
-
-
 def power(value: float) -> str:
     """3×10¹⁰, in plain characters: mathtext would put three more fonts into every PDF."""
     exponent = math.floor(math.log10(abs(value)) + 1e-9)
     mantissa = value / 10.0**exponent
     tens = "10" + str(exponent).translate(_RAISED)
     return tens if abs(mantissa - 1) < 1e-6 else f"{mantissa:.3g}×{tens}"
-
-
-def _significant(value: float, digits: int) -> str:
-    rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
 
 
 def _plain(ticks: Sequence[float]) -> list[str]:

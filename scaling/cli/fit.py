@@ -1,4 +1,4 @@
-"""`scaling fit` and `scaling predict`."""
+"""`scaling fit`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to `app`."""
     app.command("fit")(fit)
-    app.command("predict")(predict)
 
 
 def _one_blas_thread() -> None:
@@ -229,57 +228,3 @@ def _numbers(flag: str, given: list[str] | None) -> dict[str, float]:
         raise UserError(
             f"--{flag} is {' '.join(given or [])}; give NAME=NUMBER, for example E=1.69."
         ) from None
-
-
-def predict(
-    fit: Annotated[
-        str, typer.Argument(help="Fit file, or its name under fits/; or a folder of runs or a table.")
-    ],
-    flops: Annotated[
-        float | None, typer.Option(help="Training FLOPs, counted as the fit counts them.")
-    ] = None,
-    at: Annotated[Path | None, typer.Option(help="Table with columns n and d: the loss of each row.")] = None,
-    run_config: Annotated[
-        Path | None, typer.Option(help="Write the best run for --flops here, ready for `scaling train`.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the run in --run-config.")] = 0,
-    json_output: JsonFlag = False,
-) -> None:
-    """Answer for a budget: how large a model, on how many tokens, at what loss, and how sure.
-
-    The interval of the loss is that of one new run. With a fit of this project's own runs the answer
-    names the nearest run that can be built, and --run-config writes it.
-
-    Example: scaling predict quickstart --flops 1e13 --run-config target.json
-    """
-    _one_blas_thread()
-    from analysis.predict import answer, at_points, buildable, open_fit
-    from analysis.show import answer_text, console, points_text
-
-    if flops is None and at is None:
-        raise UserError("what to predict is not said; give --flops, or --at with a table of n and d.")
-    if run_config is not None and flops is None:
-        raise UserError("--run-config needs a budget; give --flops.")
-    content, said = open_fit(fit)
-    for remark in said:
-        note(remark)
-    result: dict[str, object] = {}
-    if flops is not None:
-        found = answer(content, flops)
-        if run_config is not None:
-            from scaling.config import dump_run_config
-            from scaling.files import write_whole
-
-            write_whole(run_config, dump_run_config(buildable(content, flops, seed=seed)))
-        result |= found
-        if not json_output:
-            console().print(answer_text(found))
-    if at is not None:
-        points, notes = at_points(content, str(at))
-        for remark in notes:
-            note(remark)
-        result["points"] = points
-        if not json_output:
-            console().print(points_text(points))
-    if json_output:
-        emit_json(result | ({"run_config": str(run_config)} if run_config else {}))

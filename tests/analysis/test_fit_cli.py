@@ -1,4 +1,4 @@
-"""`scaling fit` and `scaling predict` as they are called."""
+"""`scaling fit` as it is called."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic_study as study
 
-from analysis.fit import fit, save
 from analysis.laws import LAWS
-from analysis.table import load
 from scaling.cli.main import main
-from scaling.config import load_run_config
 
 FORBIDDEN = ("jax", "flax", "optax", "orbax", "tensorflow_datasets", "tensorflow", "wandb")
 
@@ -36,22 +32,6 @@ def table(tmp_path, monkeypatch):
     write_losses(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with losses.csv, points.csv and fits/losses.json."""
-    folder = tmp_path_factory.mktemp("made")
-    write_losses(folder)
-    (folder / "points.csv").write_text("n,d\n1e8,2e9\n")
-    save(fit(load(str(folder / "losses.csv")), resamples=50), folder / "fits")
-    return folder
-
-
-@pytest.fixture
-def fitted(made, monkeypatch):
-    monkeypatch.chdir(made)
-    return made
 
 
 def run(monkeypatch, *arguments):
@@ -200,46 +180,6 @@ def test_bad_input_is_one_sentence_and_exit_code_2(table, monkeypatch, capsys, a
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and words in error
     assert not (table / "fits").exists()
-
-
-def test_predict_after_fit(fitted, monkeypatch, capsys):
-    assert run(monkeypatch, "predict", "losses", "--flops", "1e22", "--at", "points.csv", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    n, d = found["optimum"]["n"], found["optimum"]["d"]
-    assert 6 * n * d == pytest.approx(1e22)
-    assert found["loss"] == pytest.approx(1.7 + 400 / n**0.34 + 600 / d**0.3, rel=0.02)
-    assert found["points"][0]["loss"] == pytest.approx(1.7 + 400 / 1e8**0.34 + 600 / 2e9**0.3, rel=0.01)
-    assert run(monkeypatch, "predict", "losses", "--flops", "1e22", "--at", "points.csv") == 0
-    said = capsys.readouterr().out
-    assert "parameters N*" in said and "straight line" in said and "row 1" in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("losses",), "--flops"),
-        (("losses", "--flops", "-1"), "--flops"),
-        (("losses", "--at", "none.csv"), "does not exist"),
-        (("losses", "--flops", "1e22", "--run-config", "run.json"), "no RunConfig"),
-        (("nothing.json", "--flops", "1e22"), "does not exist"),
-    ],
-)
-def test_predict_refuses(fitted, monkeypatch, capsys, arguments, words):
-    assert run(monkeypatch, "predict", *arguments) == 2
-    assert words in capsys.readouterr().err
-    assert not (fitted / "run.json").exists()
-
-
-def test_a_folder_of_runs_gives_a_run_to_train(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    study.write_study(tmp_path / "runs" / "quickstart", noise=0.003)
-    assert run(monkeypatch, "fit", "quickstart", "--bootstrap", "50") == 0
-    streams = capsys.readouterr()
-    assert "N total, C matmul" in streams.out and "diverged at step" in streams.err
-    assert run(monkeypatch, "predict", "quickstart", "--flops", "2.3e12", "--run-config", "run.json") == 0
-    said = capsys.readouterr().out
-    config = load_run_config((tmp_path / "run.json").read_text())
-    assert f"nearest run to build: {config.run_id}" in said
 
 
 def test_fitting_imports_neither_jax_nor_training_code(table):

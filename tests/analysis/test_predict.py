@@ -7,13 +7,23 @@ import pandas as pd
 import pytest
 import synthetic_study as study
 
+from analysis.answer import answer
 from analysis.columns import Reading
 from analysis.fit import fit, save
-from analysis.predict import answer, at_points, buildable, describe_run, open_fit
+from analysis.points import at_points
+from analysis.predict import buildable, describe_run, open_fit
+from analysis.question import Question, Terms
 from analysis.table import from_frame, load
 from scaling.accounting import counts, run_flops
 from scaling.errors import UserError
+from scaling.hardware import find
 from scaling.recipes import RECIPES
+
+H100 = Terms(hardware=find("h100"))
+
+
+def asked(content, **what):
+    return answer(content, Question(terms=H100, **what))[0]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +65,7 @@ def test_no_other_width_is_predicted_lower(own):
 
 
 def test_an_answer_for_our_own_runs(own):
-    found = answer(own, 2.3e12)
+    found = asked(own, flops=2.3e12)
     assert found["run"]["loss"] == pytest.approx(found["loss"], rel=0.01)
     assert found["run"]["run_id"] == buildable(own, 2.3e12).run_id
     low, high = found["interval"]
@@ -68,7 +78,7 @@ def test_an_answer_for_our_own_runs(own):
 
 
 def test_an_answer_for_a_table_has_no_run(foreign):
-    found = answer(foreign, 1e22)
+    found = asked(foreign, flops=1e22)
     assert found["run"] is None and found["optimum"]["n"] > 1e9
     with pytest.raises(UserError, match="no RunConfig"):
         buildable(foreign, 1e22)
@@ -77,19 +87,20 @@ def test_an_answer_for_a_table_has_no_run(foreign):
 @pytest.mark.parametrize("flops", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_budget_that_is_none_is_refused(foreign, flops):
     with pytest.raises(UserError, match="--flops"):
-        answer(foreign, flops)
+        asked(foreign, flops=flops)
 
 
 def test_points_of_a_table(foreign, tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("run,n,d\nsmall,1e8,2e9\nlarge,1e10,2e11\n")
-    rows, notes = at_points(foreign, str(path))
+    points = at_points(foreign, str(path))
+    rows = points.rows
     assert [row["run"] for row in rows] == ["small", "large"]
     for row in rows:
         truth = 1.7 + 400 / row["n"] ** 0.34 + 600 / row["d"] ** 0.3
         assert row["interval"][0] < truth < row["interval"][1]
         assert row["loss"] == pytest.approx(truth, rel=0.02)
-    assert "n as n" in notes[0]
+    assert "n as n" in points.notes[0]
     path.write_text("n,d\n1e8,-2\n")
     with pytest.raises(UserError, match="row 1 has d"):
         at_points(foreign, str(path))
@@ -118,4 +129,4 @@ def test_without_a_surface_there_is_no_answer():
     n = np.geomspace(1e6, 1e8, 5)
     frame = pd.DataFrame({"n": n, "d": 20 * n, "loss": 10 * n**-0.08})
     with pytest.raises(UserError, match="chinchilla needs 6 rows"):
-        answer(fit(from_frame(frame, Reading(), "t.csv", "t"), resamples=20), 1e20)
+        asked(fit(from_frame(frame, Reading(), "t.csv", "t"), resamples=20), flops=1e20)
