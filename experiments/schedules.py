@@ -31,6 +31,7 @@ from sweeps.sweep import Sweep
 QUESTION = "Does a trunk with cooldowns reach what a cosine over each horizon reaches?"
 DECAY = 0.2
 FACTORS = (0.5, 1.0, 2.0)  # times the rate that the recipe has for the geometric mean of the horizons
+SEEDS = 2  # of each run: what they differ by is what a difference between schedules has to exceed
 
 # --size cpu: the recipe's decoder of this width, bytes of the embedded text.
 WIDTH = 32
@@ -47,6 +48,8 @@ POD_RULE = "steplaw"  # of N non-embedding: rate and batch, for the geometric me
 def sweep(seed: int = 0, data: str | Path | None = None, size: str = "cpu") -> Sweep:
     """The runs. `data`: a folder made by `scaling data prepare`; `size`: cpu or pod.
 
+    Every run is made with SEEDS seeds; another `seed` shares none of them.
+
     Without data the CPU's runs are those of the embedded text, the pod's of one that is not here: they can
     be planned and preflighted. Raises UserError for another size, or where the text is too short.
     """
@@ -60,7 +63,8 @@ def sweep(seed: int = 0, data: str | Path | None = None, size: str = "cpu") -> S
         raise UserError(f"size is {size!r}; choose from cpu, pod.")
     name = "schedules" if size == "cpu" else f"schedules-{size}"
     return horizons(
-        name, QUESTION, bases, tokens, DECAY, ("linear", "sqrt"), cosine=True, factors=FACTORS
+        name, QUESTION, bases, tokens, DECAY, ("linear", "sqrt"), cosine=True, factors=FACTORS,
+        seeds=range(SEEDS * seed, SEEDS * (seed + 1)),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ shorter ones are branches of the longest (`sweeps.trunks`): each horizon a whole
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,13 +30,15 @@ def horizons(
     cooldowns: Sequence[Cooldown] = ("linear",),
     cosine: bool = False,
     factors: Sequence[float] = (1.0,),
+    seeds: Sequence[int] = (),
 ) -> Sweep:
     """Each base on every horizon of `tokens`, as a trunk at a constant rate with branches that cool down.
 
     The runs of a base share its batch, its rate (each of `factors` times it) and a warmup as long as the
     base's own share of the shortest horizon; what tokens the base itself was cut for says where it is tuned.
     `decay`: share of a run's steps in the cooldown. `cosine` adds at each horizon a run of its own that
-    falls to zero as a cosine, to compare with. Raises UserError when no cell is left.
+    falls to zero as a cosine, to compare with. `seeds`: each run at every one of them; none: the base's own.
+    Raises UserError when no cell is left.
     """
     if not 0 < decay < 1:
         raise UserError(f"decay is {decay}; give the share of a run that cools down, between 0 and 1.")
@@ -50,17 +53,17 @@ def horizons(
                 refused.append(Refusal(f"{base_label}-{short(horizon)}", steps))
                 continue
             data = replace(base.data, epochs=max(base.data.epochs, _epochs(horizon, bases)))
-            for kind, schedule in _schedules(warmup_steps(base, wanted[0]), decay, cooldowns, cosine).items():
-                for factor in multiples:
-                    rated = with_rate(base, base.optimizer.lr * factor)
-                    runs.append(replace(rated, data=data, schedule=schedule, steps=steps))
-                    cell = {"base": base_label, "horizon": horizon, "schedule": kind, "lr": factor}
-                    cells.append(
-                        {"label": _label(cell, cosine or len(cooldowns) > 1, len(multiples) > 1)} | cell
-                    )
+            schedules = _schedules(warmup_steps(base, wanted[0]), decay, cooldowns, cosine)
+            for kind, factor, seed in itertools.product(schedules, multiples, seeds or (base.seed,)):
+                rated = with_rate(base, base.optimizer.lr * factor)
+                runs.append(replace(rated, data=data, schedule=schedules[kind], steps=steps, seed=seed))
+                cell = {"base": base_label, "horizon": horizon, "schedule": kind, "lr": factor, "seed": seed}
+                cells.append(cell)
     if not runs:
         reasons = "; ".join(f"{refusal.label}: {refusal.reason}" for refusal in refused) or "no base"
         raise UserError(f"no cell of sweep {name!r} can be met ({reasons}); change bases or tokens.")
+    varied = [key for key in ("schedule", "lr", "seed") if len({cell[key] for cell in cells}) > 1]
+    cells = [{"label": _label(cell, varied)} | cell for cell in cells]
     design = {"kind": "horizons", **bases.design, "decay": decay, "cells": cells}
     return Sweep(name, question, design, tuple(runs), tuple(refused))
 
@@ -108,7 +111,9 @@ def _epochs(horizon: float, bases: Bases) -> int:
     return math.ceil(horizon / unique) if unique else 1
 
 
-def _label(cell: dict[str, Any], schedules: bool, rates: bool) -> str:
-    label = f"{cell['base']}-{short(cell['horizon'])}"
-    label += f"-{cell['schedule']}" if schedules else ""
-    return label + (f"-lr{cell['lr']:g}" if rates else "")
+def _label(cell: dict[str, Any], varied: Sequence[str]) -> str:
+    """`d32-1e6-linear-lr0.5-seed1`: of schedule, rate and seed what varies."""
+    parts = [cell["base"], short(cell["horizon"])]
+    for key in varied:
+        parts.append(cell[key] if key == "schedule" else f"{key}{cell[key]:g}")
+    return "-".join(parts)
