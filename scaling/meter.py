@@ -85,7 +85,7 @@ class Meter:
         self._flops, self._devices = flops_per_step(config), devices
         peak = peak_flops(devices[0], dtype)
         self._peak = peak and peak * len(devices)
-        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._seconds = self._counted = dict.fromkeys(PARTS, 0.0)
         self._dispatched: deque[float] = deque()  # when each step under way was
         self._began: float | None = None  # when the first step was seen done
         self._last = self._seen = time.perf_counter()
@@ -112,6 +112,7 @@ class Meter:
         else:
             self._done += 1
             self._seconds["device"] += self._seen - since
+            self._counted = self._seconds.copy()  # what comes after belongs to the next step
 
     @property
     def step_seconds(self) -> float | None:
@@ -137,7 +138,7 @@ class Meter:
     def summary(self) -> dict[str, Any]:
         """Of the steps since this start of the run; null where there were fewer than two."""
         each = self.step_seconds
-        parts = {part: seconds / self._done if each else None for part, seconds in self._seconds.items()}
+        parts = {part: seconds / self._done if each else None for part, seconds in self._counted.items()}
         return {
             "step_seconds": {"step": each, **parts},
             "model_flops_per_second": each and self._flops / each,
