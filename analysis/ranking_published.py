@@ -128,8 +128,8 @@ def published_ranking_text(content: Mapping[str, Any]) -> RenderableType:
     """Laws by sets: log score and, in brackets, the share of hidden runs in the 90% interval."""
     parts: list[RenderableType] = [
         Text(
-            f"the top factor {content['factor']:g} of {content['by'].upper()} hidden; mean log score in nats a "
-            "run (share of hidden runs inside the 90% interval); * first of its set",
+            f"the top factor {content['factor']:g} of {content['by'].upper()} hidden; mean log score in nats "
+            "a run (share of hidden runs inside the 90% interval); * first of its set",
             style="bold",
         )
     ]

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from analysis.plots import style
 
 _MOST = 4  # laws drawn beside each other
+_QUANTITIES: dict[str, style.Quantity] = {"c": "flops", "n": "params", "d": "tokens"}
 _NAMES = {"c": "compute C", "n": "parameters N", "d": "tokens D"}
 
 
@@ -27,7 +28,8 @@ def ranking_figure(content: dict[str, Any], stem: Path, svg: bool = False) -> li
     drawn = order[:_MOST]
     with style.styled():
         drawing = style.figure(2.5 + 0.24 * len(order) + 0.75)
-        top, bottom = drawing.subfigures(2, 1, height_ratios=(2.5, 0.24 * len(order) + 0.75))
+        parts = drawing.subfigures(2, 1, squeeze=False, height_ratios=(2.5, 0.24 * len(order) + 0.75))
+        top, bottom = parts[:, 0]
         panels = top.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
         forecasts = [each for each in content["forecasts"] if rows == "all" or each["frontier"]]
         by, largest = content["hold_out"]["by"], content["hold_out"]["largest"]
@@ -36,8 +38,7 @@ def ranking_figure(content: dict[str, Any], stem: Path, svg: bool = False) -> li
         for axes, name in zip(panels, drawn, strict=True):
             _panel(axes, forecasts, name, by, norm, cmap, limits)
         panels[0].set_ylabel("forecast / measured, 90%")
-        quantity: style.Quantity = {"c": "flops", "n": "params", "d": "tokens"}[by]  # type: ignore[assignment]
-        style.colour_bar(top, panels[-1], norm, cmap, quantity, f"{_NAMES[by]} of the hidden run")  # type: ignore[arg-type]
+        style.colour_bar(top, panels[-1], norm, cmap, _QUANTITIES[by], f"{_NAMES[by]} of the hidden run")
         _scores(bottom.subplots(), content, order, rows)
         return style.save(drawing, stem, _numbers(content, order, rows), svg)
 
