@@ -139,7 +139,8 @@ def show(row: dict[str, Any]) -> None:
     print(
         f"{row['what']:<20} {row['target']:<13} {'fits' if row['fits'] else 'does not fit':<12} "
         f"{first['compilations']:>3} compiled in {first['seconds']:6.1f} s, "
-        f"{first['cpu_seconds']:6.1f} CPU s, {first['peak_bytes'] / 1e9:.2f} GB; again {again['seconds']:.1f} s",
+        f"{first['cpu_seconds']:6.1f} CPU s, {first['peak_bytes'] / 1e9:.2f} GB; "
+        f"again {again['seconds']:.1f} s",
         flush=True,
     )
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -16,7 +17,8 @@ from typing import IO, Any
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 600.0  # of one compilation, on a busy machine; a large one takes half a minute
+SECONDS = 600.0  # of the processor for one compilation; a large one takes a minute
+PATIENCE = 6  # times as long by the clock, for a machine that others keep busy
 # A process that grew so large in one job is ended after it: the next one starts small.
 LARGE = 1.5e9  # bytes
 ROOM = 2.5e9  # bytes that one compilation may take
@@ -57,7 +59,7 @@ class Compiler:
         try:
             process.stdin.write(json.dumps(job) + "\n")
             process.stdin.flush()
-            line = self._answers.get(timeout=self.seconds)
+            line = self._answer(process.pid)
         except queue.Empty:
             self.close()
             return {"error": f"no answer of the compiler in {self.seconds:g} s"}
@@ -71,6 +73,17 @@ class Compiler:
         if answer.get("rss", 0) > LARGE:
             self.close()
         return answer
+
+    def _answer(self, pid: int) -> str | None:
+        """The next line; None where the process ended. Raises queue.Empty where it takes too long."""
+        began, spent = time.monotonic(), _spent(pid)
+        while True:
+            try:
+                return self._answers.get(timeout=min(5.0, self.seconds))
+            except queue.Empty:
+                late = time.monotonic() - began > PATIENCE * self.seconds
+                if late or _spent(pid) - spent > self.seconds:
+                    raise
 
     def close(self) -> None:
         if self._process is not None:
@@ -132,6 +145,15 @@ class Compilers:
         self._ended = True
         for compiler in self._all:
             compiler.close()
+
+
+def _spent(pid: int) -> float:
+    """Seconds of the processor that a process has used; none where it has ended."""
+    try:
+        used = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return used.user + used.system
 
 
 def _cores() -> int:
