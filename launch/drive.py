@@ -124,7 +124,7 @@ def _loop(
             if awaited:
                 if run_id not in waiting:
                     waiting.add(run_id)
-                    tell(Event(run_id, "waiting", {"remark": awaited}))
+                    tell(Event(run_id, "waiting", {"remark": awaited, "routine": status != "running"}))
                 continue
             del held[run_id]
             if ended:

@@ -24,7 +24,7 @@ EventKind = Literal[
     "stopped",  # saved and stopped because it was asked to; resumable
     "crashed",  # its process died; data: error; it goes on in a fresh one
     "busy",  # another live process holds the run
-    "waiting",  # told by `drive`: held elsewhere or for its trunk; data: remark
+    "waiting",  # told by `drive`: held elsewhere, or for its trunk (routine); data: remark, routine
     "stopping",  # told by `drive`: asked to save and stop
 ]
 ENDINGS: frozenset[EventKind] = frozenset({"done", "diverged", "finished", "failed", "stopped", "busy"})

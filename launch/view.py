@@ -196,7 +196,7 @@ def _plain(progress: Progress, event: Event) -> None:
         say("finished by another process")
     elif event.kind in ("failed", "crashed"):
         say(_remark(event))
-    elif event.kind == "waiting":
+    elif event.kind == "waiting" and not event.data.get("routine"):
         say(event.data["remark"])
     elif event.kind == "stopping" and was == "running":
         say("saving, to stop")

@@ -43,6 +43,8 @@ def launch(
 ) -> None:
     """Train every run of a sweep that is not finished, the longest first.
 
+    A run that begins as a longer one does waits for that one's checkpoint and starts from it.
+
     Launching again goes on where it stopped: finished and diverged runs are never repeated, stopped
     and failed ones resume from their last checkpoint, runs held by another process are waited for.
     Ctrl-C saves every run and stops; a second Ctrl-C kills.
@@ -95,6 +97,7 @@ def _show_jobs(name: str, jobs: list[Job], json_output: bool) -> None:
     if json_output:
         rows = [
             {"run_id": j.run_id, "label": j.label, "status": s, "flops": j.flops, "tokens": j.config.tokens,
+             "trunk": j.trunk.run_id if j.trunk else None, "first_step": j.first_step,
              "command": list(j.argv)}
             for j, s in zip(jobs, statuses, strict=True)
         ]  # fmt: skip
@@ -105,7 +108,8 @@ def _show_jobs(name: str, jobs: list[Job], json_output: bool) -> None:
     left_out = {"done": "done, left out", "diverged": "diverged, left out"}
     for job, state in zip(jobs, statuses, strict=True):
         size = f"{short(job.config.tokens):>6} tokens  {job.flops:.2e} FLOPs"
-        print(f"{job.run_id}  {job.label:<24} {size}  {left_out.get(state, state)}")
+        after = f", from step {job.first_step} of {job.trunk.run_id}" if job.trunk else ""
+        print(f"{job.run_id}  {job.label:<24} {size}  {left_out.get(state, state)}{after}")
     todo = [job for job, state in zip(jobs, statuses, strict=True) if state not in left_out]
     print(f"{name}: {len(todo)} of {len(jobs)} runs to train, {sum(job.flops for job in todo):.3g} FLOPs")
 
