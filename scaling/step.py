@@ -18,6 +18,7 @@ from scaling.model.execution import Execution, execution
 from scaling.model.params import initialise, is_param
 from scaling.optimizer import Hyper, axes_of, hyper, transform
 from scaling.parametrisation import STANDARD, Parametrisation, of_run
+from scaling.pieces import in_pieces
 from scaling.sharding import Shardings
 
 Metrics = dict[str, jax.Array]
@@ -68,7 +69,8 @@ def make_forward(
     rules: Parametrisation = STANDARD,
 ) -> Forward:
     graphdef, _ = abstract(model, rules)
-    return Forward(graphdef, execution(placement, platform, shardings), model.logit_cap, z_loss, rules)
+    how = execution(placement, platform, model, shardings)
+    return Forward(graphdef, how, model.logit_cap, z_loss, rules)
 
 
 def forward_of(
@@ -102,7 +104,7 @@ def train_step(
     state: TrainState, tokens_MBS1: jax.Array, h: Hyper, *, forward: Forward
 ) -> tuple[TrainState, Metrics]:
     """One update from M microbatches; gradients are averaged over all M*B*S tokens before clipping."""
-    loss_and_grad = jax.value_and_grad(forward.objective, has_aux=True)
+    loss_and_grad = in_pieces(jax.value_and_grad(forward.objective, has_aux=True), forward.how.piece_tokens)
 
     def accumulate(total: Any, tokens_BS1: jax.Array) -> tuple[Any, jax.Array]:
         (_, loss), grads = loss_and_grad(state.params, tokens_BS1)

@@ -1,0 +1,47 @@
+"""The training step of this project as benchmarks/peers.py starts it beside its peers.
+
+`python -m benchmarks.peers_ours ORDER`: the file ORDER is JSON; commands are lines on standard input (a
+number of steps), each answered by one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from scaling.config import Placement, RunConfig, from_dict
+from scaling.optimizer import hyper
+from scaling.sharding import make_shardings
+from scaling.step import compiled_leaf_step, init_state, make_forward
+
+CPU = Placement(device="cpu")
+
+
+def main() -> None:
+    order = json.loads(Path(sys.argv[1]).read_text())
+    config = from_dict(RunConfig, order["config"])
+    shardings = make_shardings(CPU)
+    forward = make_forward(config.model, CPU, "cpu", config.z_loss, shardings)
+    leaves = jax.tree.leaves(init_state(config, shardings))
+    step = compiled_leaf_step(forward, config.model, shardings)
+    tokens_MBS1 = np.load(order["arrays"])["tokens"][None]
+    h = hyper(config.optimizer, config.optimizer.lr)
+    for line in sys.stdin:
+        began = time.process_time()
+        losses = []
+        for _ in range(int(line)):
+            leaves, metrics = step(leaves, tokens_MBS1, h)
+            jax.block_until_ready(losses[-1:])  # as the training loop: one step ahead of what is read
+            losses.append(metrics["loss"])
+        jax.block_until_ready(leaves)
+        seconds = time.process_time() - began
+        print(json.dumps({"cpu_seconds": seconds, "losses": [float(x) for x in losses]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
