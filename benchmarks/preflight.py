@@ -87,7 +87,7 @@ def ask(sweep: str, target: str, cache: str) -> dict[str, Any]:
     memory.start()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     memory.stop()
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not done.stdout:
         sys.exit(done.stderr)
     return {
         "exit_code": done.returncode,
