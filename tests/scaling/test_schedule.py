@@ -43,6 +43,32 @@ TABLE: dict[str, tuple[dict[str, Any], int, dict[int, float]]] = {
     ),
     "wsd, decay of no step": ({"name": "wsd", "warmup": 0, "decay": 0.1, "final": 0.0}, 2, {1: 1, 2: 0}),
     "constant": ({"name": "constant", "warmup": 0.2}, 10, {1: 0.5, 2: 1.0, 10: 1.0}),
+    "linear": (
+        {"name": "wsd", "warmup_steps": 4, "decay": 1.0, "final": 0},
+        12,
+        {2: 0.5, 4: 1, 8: 0.5, 12: 0},
+    ),
+    "1 - sqrt": (
+        {"name": "wsd", "warmup": 0.0, "decay": 0.4, "final": 0.0, "cooldown": "sqrt"},
+        10,
+        {6: 1.0, 7: 0.5, 8: 1 - 0.5**0.5, 10: 0.0},
+    ),
+    "1 - sqrt to a tenth": (
+        {"name": "wsd", "warmup": 0.0, "decay": 1.0, "final": 0.1, "cooldown": "sqrt"},
+        4,
+        {1: 0.1 + 0.9 * 0.5, 4: 0.1},
+    ),
+    "inverse square root": (
+        {"name": "inverse_sqrt", "warmup_steps": 4},
+        100,
+        {1: 0.25, 4: 1.0, 16: 0.5, 100: 0.2},
+    ),
+    "inverse square root, no warmup": (
+        {"name": "inverse_sqrt", "warmup": 0.0},
+        9,
+        {1: 1.0, 4: 0.5, 9: 1 / 3},
+    ),
+    "warmup longer than the run": ({"name": "cosine", "warmup_steps": 8}, 4, {1: 1 / 8, 4: 0.5}),
     "all warmup": ({"name": "cosine", "warmup": 1.0, "final": 0.0}, 4, {1: 0.25, 4: 1.0}),
 }
 
@@ -92,6 +118,24 @@ def test_warmup_stable_decay_is_that_of_optax() -> None:
     theirs = optax.join_schedules(pieces, [20, 160])
     ours = rates(200, name="wsd", warmup=0.1, decay=0.2, final=0.1)
     np.testing.assert_allclose(ours, theirs(np.arange(1, 201)), rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["constant", "wsd", "inverse_sqrt"])
+def test_runs_with_warmup_steps_begin_alike_whatever_their_horizon(name: str) -> None:
+    """Until the first of them cools down: a branch leaves its trunk where they part."""
+    short = rates(100, name=name, warmup_steps=7, warmup=0.5, decay=0.2)
+    long = rates(1000, name=name, warmup_steps=7, warmup=0.3, decay=0.2)
+    assert short[:80] == long[:80]
+    assert short[6] == 1.0 and short[0] == 1 / 7
+
+
+def test_the_square_root_cooldown_is_that_of_the_paper() -> None:
+    """Haegele et al. 2024, section 3: 1 - sqrt((n - (N - N_decay)) / N_decay)."""
+    total, cooldown = 200, 40
+    n = np.arange(total - cooldown, total + 1)
+    paper = 1 - np.sqrt((n - (total - cooldown)) / cooldown)
+    ours = rates(total, name="wsd", warmup=0.1, decay=0.2, final=0.0, cooldown="sqrt")
+    np.testing.assert_allclose(ours[total - cooldown - 1 :], paper, atol=1e-15)
 
 
 def test_the_shape_does_not_depend_on_the_horizon() -> None:
