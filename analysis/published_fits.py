@@ -17,6 +17,7 @@ import pandas as pd
 
 from analysis import porian
 from analysis.bootstrap import LEVEL, array, interval, weights
+from analysis.critical import trade
 from analysis.family import Family, family
 from analysis.fit import Measured, Settings
 from analysis.fit import fit_law as fit_one
@@ -243,14 +244,12 @@ def fit_critical_batch(
     steps, line = LAWS["steps_batch"], LAWS["batch_n"]
     best, drawn, sizes = [], [], []
     for i, (size, rows) in enumerate(frame.groupby("n")):
-        x = Values(batch=rows["batch"].to_numpy(np.float64))
-        y_P = rows["steps"].to_numpy(np.float64)
-        best_K, _ = family(steps).fit(x, y_P, objective)
-        draws = weights(len(rows), resamples, seed + i)
-        draws_RK = family(steps).refit(x, y_P, draws, best_K, objective)
-        best.append(critical_batch(best_K[0], best_K[1], REFERENCE))
+        found = trade(
+            rows["batch"].to_numpy(np.float64), rows["steps"].to_numpy(np.float64), resamples, seed + i
+        )
+        best.append(critical_batch(found.s_min, found.e_min, REFERENCE))
         with np.errstate(divide="ignore", invalid="ignore"):  # draws without a floor have no B*
-            drawn.append(critical_batch(draws_RK[:, 0], draws_RK[:, 1], REFERENCE))
+            drawn.append(critical_batch(found.s_min_R, found.e_min_R, REFERENCE))
         sizes.append(float(size))  # type: ignore[arg-type]  # pandas types a group's key as a label
     second = Problem(line, Values(n=np.array(sizes) / 1e6), np.array(best), objective, {})
     best_K, certificate = second.family.fit(second.x, second.y_P, objective)

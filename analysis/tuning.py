@@ -120,6 +120,14 @@ def tune(sweep: SweepTable, hold: Held = None, noise: float | None = None) -> di
     }
 
 
+def held(name: str | None) -> Held:
+    """`name` if it can be held. Raises UserError if it cannot."""
+    known: dict[str, Held] = {"lr": "lr", "batch": "batch"}
+    if name is None or name in known:
+        return known.get(name or "")
+    raise UserError(f"--hold is {name!r}; give batch or lr.")
+
+
 def _noise(noise: Noise) -> dict[str, Any]:
     return {
         "sigma": noise.sigma,
@@ -268,10 +276,10 @@ def _describe(cell: Cell, chosen: _Chosen | None, noise: Noise | None) -> dict[s
     out["used"] = len(chosen.rows.y_P)
     # Without an estimate the interval is left out; so small a noise lets the curve go through the rows.
     fitted = valley(chosen.rows, noise or Noise(1e-6 * float(chosen.rows.y_P.min()), math.inf, ""))
-    return out | _answer(cell, fitted, noise)
+    return out | _answer(cell, chosen.rows, fitted, noise)
 
 
-def _answer(cell: Cell, fitted: Valley, noise: Noise | None) -> dict[str, Any]:
+def _answer(cell: Cell, rows: Rows, fitted: Valley, noise: Noise | None) -> dict[str, Any]:
     """The optimum, or why the quadratic has none, with what to run next."""
     ends = {
         name: (
@@ -281,7 +289,7 @@ def _answer(cell: Cell, fitted: Valley, noise: Noise | None) -> dict[str, Any]:
         for name, low, high in zip(cell.swept, fitted.low_K, fitted.high_K, strict=True)
     }
     at = dict(zip(cell.swept, np.exp(fitted.at_K).tolist(), strict=True))
-    curve = _curve(cell, fitted) if len(cell.swept) == 1 else None
+    curve = _curve(rows, fitted) if len(cell.swept) == 1 else None
     if not fitted.inside:
         finer = {name: _finer(cell, name, (0.0, math.inf)) for name in cell.swept}
         reason = "the quadratic has no lowest point among the values tried: noise hides the turn"
@@ -368,11 +376,8 @@ def _points(cell: Cell, chosen: _Chosen | None) -> list[dict[str, Any]]:
     return out
 
 
-def _curve(cell: Cell, fitted: Valley) -> dict[str, list[float]]:
-    x = cell.places[:, 0]
-    reach = math.log(REACH)
-    low, high = max(x.min(), fitted.at_K[0] - reach), min(x.max(), fitted.at_K[0] + reach)
-    u = np.linspace(low, high, 61)
+def _curve(rows: Rows, fitted: Valley) -> dict[str, list[float]]:
+    u = np.linspace(rows.u_PK.min(), rows.u_PK.max(), 61)
     return {"x": np.exp(u).tolist(), "loss": fitted.curve(u[:, None]).tolist()}
 
 

@@ -58,10 +58,11 @@ def laws_of(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         fixed = _fixed(chosen, output, inputs)
         if len(chosen) > len(inputs):
             found[output] = power_law(optima, output, inputs, fixed)
-        alone = [name for name in ("n", "d", "c") if [name] != inputs and name in _single(optima)]
-        for name in alone:
-            others = _fixed(chosen, output, [name])
-            found[f"{output}_{name}"] = power_law(optima, output, [name], others)
+        # Of one input that varies, C is another name.
+        others = [] if inputs in (["n"], ["d"]) else ["n", "d", "c"]
+        for name in (name for name in others if [name] != inputs and name in _single(optima)):
+            held = _fixed(chosen, output, [name])
+            found[f"{output}_{name}"] = power_law(optima, output, [name], held)
     return found | ({"skipped": skipped} if skipped else {})
 
 

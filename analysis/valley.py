@@ -38,7 +38,7 @@ from analysis.law import Array
 # if its shape changed over 1/r of a logarithm base e.
 ROUGHNESS = 1.2
 _DEGREE = {1: 6, 2: 4}  # by the number of coordinates: what follows is nothing within `REACH`
-_PLACES = 241  # of the interval's search in one coordinate
+_PLACES = {1: 241, 2: 121}  # of the interval's search in each coordinate
 # Shares of the higher orders' size that are tried where noise is estimated: where places repeat, where none.
 _SMOOTHER, _UNKNOWN = (0.0, 0.3, 0.6, 1.0), (0.0, 0.3)
 
@@ -240,11 +240,13 @@ def _interval(rows: Rows, found: _Settled, t: float) -> Array:
     """2 x K: the ends of each coordinate's set of points where the slopes may be zero, about the lowest."""
     size = len(found.centre_K)
     reach = np.maximum(rows.u_PK.max(0) - found.centre_K, found.centre_K - rows.u_PK.min(0))
-    axes = [np.linspace(-1.0, 1.0, _PLACES if size == 1 else 81) * 1.2 * r for r in reach]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-    G = _slopes(grid.reshape(-1, size))
     J = len(_powers(size))
     mean, cov = found.posterior.mean_J[-J:], found.posterior.cov_JJ[-J:, -J:]
+    inverse = np.linalg.inv(_bend(mean, size))
+    error = np.sqrt(np.diag(inverse @ cov[:size, :size] @ inverse))
+    axes = [_axis(1.2 * r, e, _PLACES[size]) for r, e in zip(reach, error, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    G = _slopes(grid.reshape(-1, size))
     slope = G @ mean
     spread = G @ cov @ np.swapaxes(G, 1, 2)
     share = np.einsum("pk,pk->p", slope, np.linalg.solve(spread, slope[:, :, None])[:, :, 0])
@@ -255,6 +257,14 @@ def _interval(rows: Rows, found: _Settled, t: float) -> Array:
         least = share.min(axis=others) if others else share
         ends[:, k] = found.centre_K[k] + _component(axes[k], least, t * t)
     return ends
+
+
+def _axis(reach: float, error: float, places: int) -> Array:
+    """Places from -reach to reach, dense about 0: the first ones an eighth of `error` apart."""
+    half = places // 2
+    power = np.clip(np.log(8 * reach / max(error, 1e-12)) / np.log(half), 1.0, 4.0)
+    share = np.linspace(-1.0, 1.0, 2 * half + 1)
+    return np.asarray(reach * np.sign(share) * np.abs(share) ** power)
 
 
 def _component(axis: Array, value: Array, limit: float) -> Array:

@@ -1,0 +1,85 @@
+"""Critical batches from steps to a target: a closed form, the published table, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from published_folder import published
+from typer.testing import CliRunner
+
+from analysis.critical import Definition, critical_batches, read_steps
+from scaling.cli.main import app
+from scaling.errors import UserError
+
+RUN = CliRunner()
+BATCHES = 2.0 ** np.arange(5, 13)
+
+
+def steps(s_min, e_min, noise=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return (s_min + e_min / BATCHES) * np.exp(noise * rng.normal(size=len(BATCHES)))
+
+
+def test_steps_and_examples_that_trade_as_they_should_give_both_batches():
+    table = pd.DataFrame({"batch": BATCHES, "steps": steps(500, 2e5)})
+    (cell,) = critical_batches(table, "t")["cells"]
+    assert cell["s_min"] == pytest.approx(500) and cell["e_min"] == pytest.approx(2e5)
+    assert cell["b_crit"] == pytest.approx(400)
+    batch = cell["b_crit"]  # both twice their least
+    assert (500 + 2e5 / batch) / 500 == pytest.approx(2)
+    # Against an infinitely small batch 1.2 times E_min is at a fifth of it.
+    assert cell["b_star"] == pytest.approx(0.2 * 400)
+    star = critical_batches(table, "t", Definition(reference=64, excess=1.2))["cells"][0]["b_star"]
+    assert star * 500 + 2e5 == pytest.approx(1.2 * (64 * 500 + 2e5))
+
+
+def test_the_published_table_gives_the_published_law(tmp_path):
+    path = published("cbs_steps_to_target.csv")
+    done = RUN.invoke(
+        app,
+        ["critical-batch", str(path), "--batch", "batch_seqs", "--steps", "steps_to_target", "--n", "model",
+         "--reference", "256", "--per-million", "--json"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (law,) = json.loads(done.stdout)["laws"]
+    assert f"{law['constants']['k']:.2f} {law['constants']['v']:.3f}" == "93.20 0.468"
+    low, high = law["intervals"]["v"]
+    assert low < 0.468 < high and high - low < 0.2
+
+
+def test_several_targets_of_one_size_give_the_law_in_the_loss():
+    parts = []
+    for loss in (3.6, 3.2, 2.9, 2.6):
+        critical = 2e4 * loss ** (-1 / 0.21)
+        parts.append(
+            pd.DataFrame({"target": loss, "batch": BATCHES, "steps": steps(300, 300 * critical, 0.02)})
+        )
+    content = critical_batches(pd.concat(parts), "t")
+    (law,) = content["laws"]
+    low, high = law["intervals"]["v"]
+    assert law["output"] == "b_crit" and low < -1 / 0.21 < high
+    json.dumps(content, allow_nan=False)
+
+
+def test_steps_that_only_fall_as_one_over_the_batch_have_no_critical_batch():
+    table = pd.DataFrame({"batch": BATCHES[:4], "steps": 1e6 / BATCHES[:4]})
+    with pytest.raises(UserError, match="no size has"):
+        critical_batches(table, "t")
+    both = pd.concat(
+        [table.assign(n=1e6), pd.DataFrame({"n": 2e6, "batch": BATCHES, "steps": steps(500, 2e5)})]
+    )
+    refused = critical_batches(both, "t")["cells"][0]["refused"]
+    assert "larger" in refused
+
+
+def test_sizes_may_be_written_with_a_suffix_and_bad_values_are_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("model,batch,steps\n85M,64,100\n1.2B,64,0\n")
+    with pytest.raises(UserError, match="row 2 has steps = 0"):
+        read_steps(str(path), {"batch": None, "steps": None, "n": "model", "target": None})
+    path.write_text("model,batch,steps\n85M,64,100\n1.2B,64,50\n")
+    table = read_steps(str(path), {"batch": None, "steps": None, "n": "model", "target": None})
+    assert table["n"].tolist() == [85e6, 1.2e9]
