@@ -135,7 +135,9 @@ class Demand:
     def of(self, u: Array, v: Array, unique: float = np.inf) -> Array:
         """The cost of log N and log D."""
         c, d = np.exp(self.cost.per_token(u)), np.exp(v)
-        return np.asarray(self.flop * c * d + self.token * np.minimum(d, unique) + self.served * c / 3)
+        with np.errstate(invalid="ignore"):  # no tokens will do: inf, at a price of 0
+            text = self.token * np.minimum(d, unique) if self.token else 0.0
+            return np.asarray(self.flop * c * d + text + self.served * c / 3)
 
     def tokens(self, u: Array, budget: Array | float, unique: float = np.inf) -> Array:
         """log of the tokens that are left to buy; -inf where serving takes all."""
@@ -176,10 +178,38 @@ class Plan:
 
 def best(laws: Laws, demand: Demand, budget: float) -> Plan:
     """The lowest loss that `budget` buys."""
-    if demand.token and np.isfinite(laws.unique):
-        return _bought_once(
-            laws, demand, lambda one, text: best(one, text, _left(budget, text, demand, laws))
-        )
+    if not _bought(laws, demand):
+        return _best(laws, demand, budget)
+    whole = _best(laws, replace(demand, token=0.0), budget - demand.token * laws.unique)
+    return _better(laws, demand, _best(laws, demand, budget), whole)
+
+
+def cheapest(laws: Laws, demand: Demand, loss: float | Array) -> Plan:
+    """The lowest cost that reaches `loss`; cost inf and N, D NaN for laws under which nothing does."""
+    if not _bought(laws, demand):
+        return _cheapest(laws, demand, loss)
+    whole = _cheapest(laws, replace(demand, token=0.0), loss)
+    return _better(laws, demand, _cheapest(laws, demand, loss), whole)
+
+
+def _bought(laws: Laws, demand: Demand) -> bool:
+    """Whether text is paid for and there is an end to it."""
+    return demand.token > 0 and bool(np.isfinite(laws.unique))
+
+
+def _better(laws: Laws, demand: Demand, part: Plan, whole: Plan) -> Plan:
+    """Each new token is paid for once. Either less than the whole text is bought and none repeated (`part`,
+    which pays for every token), or all of it is, and repeating it is free (`whole`): of the two that are
+    what they say, the better one for each law."""
+    end = np.log(laws.unique)
+    paid = demand.of(whole.u, whole.v, laws.unique)
+    lower = (whole.loss < part.loss) | ((whole.loss == part.loss) & (paid < part.cost))
+    use = np.where(part.v <= end, lower & (whole.v >= end), True)
+    u, v, loss = (np.where(use, getattr(whole, name), getattr(part, name)) for name in ("u", "v", "loss"))
+    return Plan(u, v, loss, np.where(use, paid, part.cost))
+
+
+def _best(laws: Laws, demand: Demand, budget: float) -> Plan:
     low = np.full_like(laws.A, _SMALLEST)
     # Where the budget buys one token: no N beyond is worth a look.
     high = _root(lambda u: demand.tokens(u, budget), low, low + 200.0)
@@ -188,10 +218,7 @@ def best(laws: Laws, demand: Demand, budget: float) -> Plan:
     return Plan(u, v, laws.loss(u, v), np.full_like(u, budget))
 
 
-def cheapest(laws: Laws, demand: Demand, loss: float | Array) -> Plan:
-    """The lowest cost that reaches `loss`; cost inf and N, D NaN for laws under which nothing does."""
-    if demand.token and np.isfinite(laws.unique):
-        return _bought_once(laws, demand, lambda one, text: cheapest(one, text, loss))
+def _cheapest(laws: Laws, demand: Demand, loss: float | Array) -> Plan:
     low = laws.smallest_for(loss)
     reached = np.isfinite(low)
     low = np.where(reached, low, 0.0)
@@ -200,24 +227,6 @@ def cheapest(laws: Laws, demand: Demand, loss: float | Array) -> Plan:
     cost = np.where(reached, demand.of(u, v), np.inf)
     u, v = (np.where(reached, each, np.nan) for each in (u, v))
     return Plan(u, v, np.where(reached, loss, np.nan), cost)
-
-
-def _left(budget: float, text: Demand, demand: Demand, laws: Laws) -> float:
-    """The budget less the text, where all of it is bought first."""
-    return budget if text.token else budget - demand.token * laws.unique
-
-
-def _bought_once(laws: Laws, demand: Demand, solve: Callable[[Laws, Demand], Plan]) -> Plan:
-    """Each new token is paid for once. Either less than the whole text is bought and none repeated, or all of
-    it is, and repetition is free: the better of the two for each law."""
-    part = solve(replace(laws, unique=np.inf), demand)
-    some = part.v <= np.log(laws.unique)
-    whole = solve(laws, replace(demand, token=0.0))
-    paid = demand.of(whole.u, whole.v, laws.unique)
-    better = (whole.loss < part.loss) | ((whole.loss == part.loss) & (paid < part.cost))
-    use = np.where(some, better & (whole.v >= np.log(laws.unique)), True)
-    u, v, loss = (np.where(use, getattr(whole, name), getattr(part, name)) for name in ("u", "v", "loss"))
-    return Plan(u, v, loss, np.where(use, paid, part.cost))
 
 
 def _gain(laws: Laws, demand: Demand, u: Array, v: Array) -> Array:

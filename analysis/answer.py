@@ -20,6 +20,7 @@ from analysis.optimum import Cost, cost_of
 from analysis.predict import NewRuns, build, build_model, describe_run
 from analysis.question import Model, Question
 from analysis.regret import MULTIPLES, plain, regret
+from analysis.settings import settings, tuned
 from analysis.surfaces import Surface, spread, surface_of
 from scaling.config import RunConfig
 from scaling.errors import UserError
@@ -142,9 +143,16 @@ def _of_model(
 
 
 def answer(
-    content: dict[str, Any], question: Question, law: str | None = None, seed: int = 0
+    content: dict[str, Any],
+    question: Question,
+    law: str | None = None,
+    seed: int = 0,
+    tuning: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Any], RunConfig | None]:
-    """The answer as strict JSON (fields: docs/predicting.md), and its RunConfig; None for a table."""
+    """The answer as strict JSON (fields: docs/predicting.md), and its RunConfig; None for a table.
+
+    `tuning`: what `scaling tune` wrote of a sweep, whose laws then set the rate and the batch.
+    """
     solved = solve(content, question, law)
     surface, plan = solved.surface, solved.plan
     new = NewRuns.of(content, surface.law)
@@ -158,6 +166,8 @@ def answer(
         else:
             asked = question if question.model is None else question.of_loss(float(plan.loss[0]))
             run = build(content, asked, surface, seed)
+        if tuning is not None and not (question.model and question.model.run):
+            run = tuned(run, tuning)
     if solved.model is not None:
         asked_of = solved.model
         asked_of["interval"], _ = _of_a_run(new, surface, asked_of["n"], asked_of["d"], asked_of["flops"])
@@ -182,6 +192,7 @@ def answer(
         "model": solved.model,
         "regret": plain(regret(surface, solved.demand, plan, MULTIPLES), plan),
         "run": None if run is None else describe_run(content, run, surface, new),
+        "hyperparameters": settings(content, run, *_sizes(solved), tuning),
         "approaches": _approaches(content, question),
         "straight_line": _line(content, flops),
     }
@@ -214,6 +225,15 @@ def _optimum(solved: Solved) -> dict[str, Any]:
         "loss_interval": spread(drawn.loss),
         "tokens_per_parameter_interval": spread(drawn.d / drawn.n),
     }
+
+
+def _sizes(solved: Solved) -> tuple[float, float, float, tuple[Array, Array, Array]]:
+    """N, D and training FLOPs of the run that is to be trained, and their resamples."""
+    drawn = (solved.drawn.n, solved.drawn.d, solved.flops(solved.drawn))
+    if solved.model is not None and not solved.question.extras:
+        asked = solved.model
+        return asked["n"], asked["d"], asked["flops"], (drawn[0][:0], drawn[1][:0], drawn[2][:0])
+    return float(solved.plan.n[0]), float(solved.plan.d[0]), float(solved.flops(solved.plan)[0]), drawn
 
 
 def _over(content: dict[str, Any], flops: float) -> float | None:

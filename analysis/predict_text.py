@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -37,8 +37,11 @@ def answer_lines(found: dict[str, Any]) -> list[str]:
     out += _row("off by", _regret(found["regret"]))
     if found["run"]:
         out += _row("to build", _run(found["run"]))
-    for hyper in found.get("hyperparameters", []):
-        out += _row(hyper["label"], hyper["sentence"])
+    used = [rule for rule in found["hyperparameters"] if rule["used"]]
+    for i, rule in enumerate(used or found["hyperparameters"]):
+        out += _row("" if i else "train with", _rule(rule))
+    if used:
+        out += _row("", _others(rule for rule in found["hyperparameters"] if not rule["used"]))
     if found["approaches"]:
         others = (
             f"{name} N* {human(entry['n'])}, D* {human(entry['d'])}"
@@ -106,7 +109,7 @@ def _training(found: dict[str, Any]) -> str:
         dated = f", {price['price_date']}" if price["price_date"] else ""
         said += f", {_money(price['dollars'])}{_sure(price['dollars_interval'], _money)} ({rate}{dated})"
     if price["mwh"] is not None:
-        said += f", {price['mwh']:,.3g} MWh"
+        said += f", {price['mwh']:,.3g} MWh" if price["mwh"] >= 0.001 else f", {1e6 * price['mwh']:.3g} Wh"
     return said
 
 
@@ -143,7 +146,8 @@ def _regret(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         if row["n_over_optimum"] != 1:
             dearer = row["extra_cost"]
-            more = "any cost falls short" if dearer is None else f"+{100 * dearer:.3g}%"
+            more = "no cost will do" if dearer is None else f"+{100 * dearer:.3g}%"
+            more = more if dearer is None or dearer < 2 else f"{1 + dearer:.3g} times the cost"
             lost = "beyond the budget" if row["loss"] is None else f"+{row['loss']:.2g} nats"
             said.append(f"{row['n_over_optimum']:g} N* {lost} or {more}")
     return "; ".join(said) + " (loss at equal cost, or cost at equal loss)"
@@ -169,6 +173,37 @@ def _run(run: dict[str, Any]) -> str:
         f"{run['steps']:,} steps of {run['batch_tokens']:,} tokens, {run['flops']:.4g} FLOPs; loss "
         f"{_loss(run['loss'])}{_of_a_run(run['interval'])}"
     )
+
+
+def _rule(rule: dict[str, Any]) -> str:
+    """One rule's hyperparameters, and how far from its data they are."""
+    lr = rule["lr_interval"] or rule["lr_over_sizes"]
+    batch = rule["batch_interval"] or rule["batch_over_sizes"]
+    said = [f"lr {rule['lr']:.3g}{_sure(lr, lambda x: f'{x:.2g}')}"]
+    if rule["batch"] is not None:
+        said.append(f"batch {human(rule['batch'])} tokens{_sure(batch)}")
+    if rule["weight_decay"] is not None:
+        said.append(f"weight decay {rule['weight_decay']:g}")
+    for name in ("warmup", "cooldown"):
+        if rule[name] is not None:
+            said.append(f"{name} {100 * rule[name]:.3g}%")
+    return f"{', '.join(said)}: {rule['rule']}, {_far(rule)}"
+
+
+def _far(rule: dict[str, Any]) -> str:
+    beyond = rule["extrapolation"]
+    if beyond is None:
+        return "its range is not known"
+    return f"{beyond:.3g} times beyond its data" if beyond > 1 else "inside its data"
+
+
+def _others(rules: Iterable[dict[str, Any]]) -> str:
+    """The rules that the run does not follow, in short."""
+    said = []
+    for rule in rules:
+        batch = "" if rule["batch"] is None else f" at {human(rule['batch'])} tokens"
+        said.append(f"{rule['rule']} lr {rule['lr']:.3g}{batch}, {_far(rule)}")
+    return f"other rules: {'; '.join(said)}" if said else ""
 
 
 def _by(found: dict[str, Any]) -> str:

@@ -131,11 +131,17 @@ class Sweep:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """The sweep stored in a JSON file. Raises UserError when it is not one."""
+    """The sweep stored in a JSON file, or the RunConfig of one run as a sweep by the file's name.
+
+    Raises UserError when it is neither.
+    """
     try:
         values = json.loads(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON ({error}); give one that `scaling plan --out` wrote.") from None
+    if isinstance(values, dict) and {"model", "optimizer", "seq_len"} <= values.keys():
+        name = Path(path).stem if Path(path).stem != "config" else Path(path).resolve().parent.name
+        return Sweep(name=name, question="", design={}, runs=(from_dict(RunConfig, values),))
     return Sweep.from_json(values, str(path))
 
 
@@ -146,7 +152,8 @@ def known_experiments() -> list[str]:
 
 
 def find_sweep(name_or_path: str | Path, root: str | Path = "runs", **options: Any) -> Sweep:
-    """The sweep meant by a study's name, a .py file with `sweep()`, a sweep JSON, or a launched sweep.
+    """The sweep meant by a study's name, a .py file with `sweep()`, a sweep JSON, one run's RunConfig, or a
+    launched sweep.
 
     `options` (seed, data, target, ...) go to the study's `sweep`; those that are None are left to
     its defaults. Raises UserError when nothing has this name, listing what there is, and when an
@@ -167,7 +174,7 @@ def find_sweep(name_or_path: str | Path, root: str | Path = "runs", **options: A
             f"no sweep {str(name_or_path)!r}; known are {known}; "
             "or give the path of a sweep JSON, or of a .py file with a function `sweep`."
         )
-    if given:
+    if given := {name: value for name, value in given.items() if name != "data"}:  # says where its text lies
         raise UserError(
             f"{stored} is a sweep already made: option {min(given)!r} is not for it; leave it out."
         )

@@ -82,6 +82,10 @@ def predict(
     decode_utilisation: Annotated[
         float | None, typer.Option(help="Of generating, often .01 to .1; default: that of training.")
     ] = None,
+    tuning: Annotated[
+        Path | None,
+        typer.Option(help="File of `scaling tune`: its laws set the learning rate and the batch."),
+    ] = None,
     law: Annotated[
         str | None, typer.Option(help="Which law of the fit answers; default: its L(N, D).")
     ] = None,
@@ -130,7 +134,7 @@ def predict(
     asked = any(value is not None for value in sought)
     _check(asked, at, {"--out": out, "--column": column, "--unit": unit},
            {"--run-config": run_config, "--figure": figure, "--infer-tokens": infer_tokens,
-            "--token-price": token_price, "--unique-tokens": unique_tokens})  # fmt: skip
+            "--token-price": token_price, "--unique-tokens": unique_tokens, "--tuning": tuning})  # fmt: skip
     from analysis.question import Question, Terms
     from scaling.cost.models import number
     from scaling.hardware import find
@@ -161,7 +165,7 @@ def predict(
             infer_tokens=amount(infer_tokens, "--infer-tokens"), decode_share=decode_share,
             token_price=token_price, unique_tokens=amount(unique_tokens, "--unique-tokens"),
         )  # fmt: skip
-        result |= _answer(content, question, law, seed, run_config, figure, json_output)
+        result |= _answer(content, question, law, seed, tuning, run_config, figure, json_output)
     if at is not None:
         result |= _points(content, at, law, column, unit, out, json_output)
     if json_output:
@@ -187,6 +191,7 @@ def _answer(
     question: Question,
     law: str | None,
     seed: int,
+    tuning: Path | None,
     run_config: Path | None,
     figure: Path | None,
     json_output: bool,
@@ -196,7 +201,12 @@ def _answer(
 
     if run_config is not None:
         need_own(content)
-    found, run = answer(content, question, law, seed)
+    laws = None
+    if tuning is not None:
+        from analysis.settings import load_tuning
+
+        laws = load_tuning(tuning)
+    found, run = answer(content, question, law, seed, laws)
     files = []
     if run_config is not None and run is not None:
         from scaling.config import dump_run_config

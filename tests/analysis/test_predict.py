@@ -29,7 +29,7 @@ def asked(content, **what):
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     root = study.write_study(tmp_path_factory.mktemp("runs") / "quickstart", noise=0.003)
-    return fit(load(str(root)), resamples=200)
+    return fit(load(str(root)), ["chinchilla"], resamples=100)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def foreign():
     d = 20 * n * np.exp(rng.uniform(-1.5, 1.5, 40))
     loss = (1.7 + 400 / n**0.34 + 600 / d**0.3) * np.exp(0.003 * rng.standard_normal(40))
     frame = pd.DataFrame({"n": n, "d": d, "loss": loss})
-    return fit(from_frame(frame, Reading(), "t.csv", "t"), resamples=200)
+    return fit(from_frame(frame, Reading(), "t.csv", "t"), ["chinchilla"], resamples=100)
 
 
 def test_the_run_to_build_spends_the_budget_and_no_less(own):

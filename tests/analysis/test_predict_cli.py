@@ -30,9 +30,10 @@ def made(tmp_path_factory):
     d = 20 * n * np.exp(rng.uniform(-1.5, 1.5, 40))
     loss = (1.7 + 400 / n**0.34 + 600 / d**0.3) * np.exp(0.003 * rng.standard_normal(40))
     frame = pd.DataFrame({"n": n, "d": d, "loss": loss})
-    save(fit(from_frame(frame, Reading(), "losses.csv", "losses"), resamples=50), folder / "fits")
+    table = from_frame(frame, Reading(), "losses.csv", "losses")
+    save(fit(table, ["chinchilla", "kaplan_n"], resamples=50), folder / "fits")
     runs = study.write_study(folder / "runs" / "quickstart", noise=0.003)
-    save(fit(load(str(runs)), resamples=50), folder / "fits")
+    save(fit(load(str(runs)), ["chinchilla"], resamples=50), folder / "fits")
     (folder / "points.csv").write_text("n,d\n1e8,2e9\n")
     return folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scaling.config import DataConfig, RunConfig
+from scaling.config import DataConfig, RunConfig, dump_run_config
 from scaling.errors import UserError
 from scaling.recipes import RECIPES
 from sweeps.sweep import Refusal, Sweep, find_sweep, read_sweep, study_options
@@ -111,6 +111,15 @@ def test_a_launched_sweep_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     assert find_sweep(tmp_path / "study-1" / "sweep.json") == small()
     with pytest.raises(UserError, match="'seed' is not for it"):
         find_sweep("study-1", tmp_path, seed=3)
+
+
+def test_the_config_of_one_run_is_a_sweep_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "target.json").write_text(dump_run_config(run()))
+    found = find_sweep(tmp_path / "target.json", data="where/its/text/lies")
+    assert (found.name, found.runs) == ("target", (run(),))
+    (tmp_path / "abc").mkdir()
+    (tmp_path / "abc" / "config.json").write_text(dump_run_config(run(seed=2)))
+    assert read_sweep(tmp_path / "abc" / "config.json").name == "abc"
 
 
 def test_a_study_in_a_file_takes_its_own_options(tmp_path: Path) -> None:
