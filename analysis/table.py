@@ -180,7 +180,8 @@ def _conventions(reading: Reading) -> tuple[str, str]:
 def from_folder(path: Path, reading: Reading) -> Runs:
     """Every finished run of a folder; where it has a sweep.json, only the runs that it names.
 
-    Runs that diverged, failed or have not finished are dropped by name.
+    Runs that diverged, failed or have not finished are dropped by name; so are, beside runs that cooled down,
+    those that did not: before and after the cooldown lie different laws (Hägele et al. 2024).
     Raises UserError when nothing is finished or the runs were trained on different texts.
     """
     if reading.names_columns or reading.where:
@@ -195,9 +196,12 @@ def from_folder(path: Path, reading: Reading) -> Runs:
     n_name, c_name = _conventions(reading)
     chosen, left_out, design = _members(path, folders)
     rows, dropped = [], []
+    hot = set() if reading.every_row else _uncooled(chosen)
     for folder in chosen:
         status = folder.status()
-        if status == "done":
+        if folder.run_id in hot:
+            dropped.append({"run": folder.run_id, "reason": "its rate did not cool down, as others here did"})
+        elif status == "done":
             rows += _curve(folder) if reading.every_row else [row(folder)]
         else:
             step = folder.summary().get("diverged_step")
@@ -223,6 +227,14 @@ def from_folder(path: Path, reading: Reading) -> Runs:
         dropped=dropped, notes=said, setting=_setting(chosen[0].config(), design),
         fixed_n=reading.n_count is not None,
     )  # fmt: skip
+
+
+def _uncooled(folders: list[RunFolder]) -> set[str]:
+    """Finished runs whose rate never fell for good, where others' did; none where no run's did."""
+    done = {folder.run_id: folder.config().schedule for folder in folders if folder.status() == "done"}
+    flat = {"constant", "inverse_sqrt"}
+    hot = {run for run, one in done.items() if one.name in flat or (one.name == "wsd" and one.decay == 0)}
+    return hot if len(hot) < len(done) else set()
 
 
 def _curve(folder: RunFolder) -> list[dict[str, Any]]:
@@ -296,5 +308,5 @@ def row(folder: RunFolder) -> dict[str, Any]:
         "unique_tokens": summary.get("unique_tokens"),
         "b2": config.optimizer.b2,
         "schedule": config.schedule.name,
-        "warmup_steps": config.schedule.warmup * config.steps,
+        "warmup_steps": config.schedule.warmup_steps or config.schedule.warmup * config.steps,
     }

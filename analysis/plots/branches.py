@@ -38,8 +38,7 @@ def branches_figure(study: Study, stem: Path, svg: bool = False) -> list[Path]:
         parts = _curves(panels[0], trunk, drawn, cosines, kinds)
         if compared:
             parts += _differences(panels[1], compared, kinds)
-        saved = f"{study.saved:.0%} of the FLOPs of separate runs saved, counted from the logs"
-        panels[0].set_title(saved)
+        panels[0].set_title(f"{study.saved:.0%} of the FLOPs of separate runs saved")
         return style.save(drawing, stem, style.stack(parts), svg)
 
 
@@ -92,7 +91,7 @@ def _curves(
     top = min(float(np.quantile(heights, 0.95)), 1.35 * float(finals.max()))
     style.log_axis(axes.yaxis, *style.loss_limits([finals.min(), heights.min(), top]), "loss", 6)
     axes.set_xlabel("training tokens D")
-    axes.set_ylabel("loss, nats/token")
+    axes.set_ylabel("loss, nats/token: training, smoothed;\nmarks: final, validation")
     handles = [Line2D([], [], color=style.BLUE, lw=1.4, label="trunk, constant rate")]
     handles += [
         Line2D([], [], color=COLOURS[i], marker=MARKERS[i], ms=4.5, label=_said(kind))
@@ -102,10 +101,7 @@ def _curves(
         handles.append(
             Line2D([], [], color=style.GREY, ls=(0, (3, 1.5)), marker="v", ms=4.5, label="cosine, a run each")
         )
-    axes.legend(
-        handles=handles, loc="upper right", title="lines: training, smoothed; marks: validation",
-        title_fontsize=7.5,
-    )  # fmt: skip
+    axes.legend(handles=handles, loc="upper right")
     return parts
 
 
@@ -167,5 +163,4 @@ def _differences(axes: Axes, compared: list[Line], kinds: list[str]) -> list[pd.
     style.linear_ticks(axes.yaxis, min(heights) - margin, max(heights) + margin, 6)
     axes.set_xlabel("training tokens D")
     axes.set_ylabel("final loss against the cosine's, %")
-    axes.set_title("below 0: better than the cosine")
     return parts

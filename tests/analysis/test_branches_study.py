@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,9 @@ from matplotlib.image import imread
 from scipy import stats
 
 from analysis.branches import read_study
+from analysis.columns import Reading
 from analysis.plots.branches import branches_figure
+from analysis.table import from_folder
 from scaling.accounting import counts, run_flops
 from scaling.cli.main import app
 from scaling.config import DataConfig, ModelConfig, OptimizerConfig, Placement, RunConfig, ScheduleConfig
@@ -106,6 +109,19 @@ def test_the_figure_has_the_trunk_its_branches_and_the_cosines(store: Path, tmp_
     numbers = paths[-1].read_text()
     for name in ("training loss, trunk", "training loss, wsd sqrt 10%", "difference to the cosine"):
         assert name in numbers
+
+
+def test_a_run_that_did_not_cool_down_is_dropped_by_name_beside_runs_that_did(tmp_path: Path) -> None:
+    """As an end of a trunk; alone among its like it is what there is."""
+    hot = [dataclasses.replace(config(steps), schedule=ScheduleConfig(name="constant")) for steps in STEPS]
+    for run in hot:
+        write(tmp_path, run, 3.5)
+    assert len(from_folder(tmp_path, Reading()).runs) == 4
+    write(tmp_path, config(100), 3.0)
+    found = from_folder(tmp_path, Reading())
+    assert found.runs == [config(100).run_id] and found.table["warmup_steps"].tolist() == [5]
+    assert {one["run"] for one in found.dropped} == {run.run_id for run in hot}
+    assert "did not cool down" in found.dropped[0]["reason"]
 
 
 def test_a_folder_without_branches_or_runs_says_so(tmp_path: Path) -> None:
