@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from launch.preflight_judge import Asked, Compiles, Verdict, judge, name_of
+from launch.preflight_judge import Asked, Compiles, Verdict, candidates_of, judge, name_of
 from launch.preflight_targets import find_target, need_compiler
 from scaling.accounting import counts, run_flops
 from scaling.config import DataConfig, OptimizerConfig, RunConfig, ScheduleConfig, load_run_config, to_dict
@@ -75,10 +75,14 @@ def preflight(sweep: Sweep, asked: Asked, compiler: Compiles, note: Note, at_onc
     for run in sweep.runs:
         shapes.setdefault(shape_of(run), []).append(run)
 
+    candidates = {
+        shape: candidates_of(shape, asked) for shape in shapes
+    }  # refused before anything is compiled
+
     def one(numbered: tuple[int, RunConfig]) -> Verdict:
         number, shape = numbered
         note(f"shape {number} of {len(shapes)}: {name_of(shape)}")
-        return judge(shape, asked, compiler)
+        return judge(shape, candidates[shape], asked, compiler)
 
     threads = ThreadPoolExecutor(at_once)
     try:

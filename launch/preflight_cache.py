@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -18,12 +19,6 @@ from scaling.data.text import cache_folder
 from scaling.files import write_json
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
-# What a step is compiled from: another version of it, another answer.
-SOURCES = (
-    "scaling/step.py", "scaling/loss.py", "scaling/optimizer.py", "scaling/sharding.py",
-    "scaling/config.py", "scaling/model", "scaling/parametrisation.py", "scaling/arch/activations.py",
-    "scaling/arch/norms.py", "launch/preflight_worker.py",
-)  # fmt: skip
 
 
 class Cached:
@@ -79,8 +74,24 @@ def _versions() -> dict[str, str]:
 @cache
 def _sources() -> str:
     digest = hashlib.sha256()
-    for name in SOURCES:
-        path = ROOT / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(os.fsencode(file.relative_to(ROOT)) + b"\0" + file.read_bytes())
+    for name, text in sorted(sources().items()):
+        digest.update(os.fsencode(name) + b"\0" + text)
     return digest.hexdigest()
+
+
+def sources(first: str = "launch.preflight_worker") -> dict[str, bytes]:
+    """What a step is compiled from: every module of the project that the worker imports, by its name."""
+    found: dict[str, bytes] = {}
+    waiting = [first]
+    while waiting:
+        name = waiting.pop()
+        path = ROOT / Path(*name.split(".")).with_suffix(".py")
+        if name in found or not path.is_file():
+            continue
+        found[name] = path.read_bytes()
+        for node in ast.walk(ast.parse(found[name])):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found

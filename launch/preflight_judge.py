@@ -59,11 +59,16 @@ class Verdict:
         return self.arguments + self.temporaries
 
 
-def judge(shape: RunConfig, asked: Asked, compiler: Compiles) -> Verdict:
-    """The quickest layout that fits, compiled; else the nearest one, and the batch that would fit."""
-    candidates = list(_candidates(shape, asked))
-    if not candidates:
+def candidates_of(shape: RunConfig, asked: Asked) -> list[Layout]:
+    """Layouts worth a trial, the best first. Raises UserError where no mesh of the slice has room for any."""
+    found = list(_candidates(shape, asked))
+    if not found:
         raise UserError(_cannot_lie(shape, asked))
+    return found
+
+
+def judge(shape: RunConfig, candidates: list[Layout], asked: Asked, compiler: Compiles) -> Verdict:
+    """The quickest layout that fits, compiled; else the nearest one, and the batch that would fit."""
     likely = [x for x in candidates if x.memory.total <= SLACK * asked.available]
     tries = likely[:TRIES] or [min(candidates, key=lambda x: x.memory.total)]
     thriftiest = min(candidates, key=lambda x: x.memory.total)

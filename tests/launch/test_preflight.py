@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from launch.preflight import Asked, asked_of, judge, open_sweep, preflight, shape_of
-from launch.preflight_cache import SOURCES, Cached
+from launch.preflight import Asked, asked_of, open_sweep, preflight, shape_of
+from launch.preflight_cache import Cached, sources
 from launch.preflight_compile import Compiler, Compilers
+from launch.preflight_judge import Compiles, Verdict, candidates_of
+from launch.preflight_judge import judge as judge_of
 from launch.preflight_layouts import layouts
 from launch.preflight_targets import find_target
 from launch.preflight_text import lines
@@ -57,6 +59,10 @@ TINY = {"n_layers": 2, "d_model": 64, "n_heads": 4, "n_kv_heads": 4, "d_head": 1
 def asked(target: str = "v5p-128", **changes: Any) -> Asked:
     slice_ = find_target(target)
     return Asked(target=slice_, chip=find(slice_.chip), **changes)
+
+
+def judge(shape: RunConfig, asked: Asked, compiler: Compiles) -> Verdict:
+    return judge_of(shape, candidates_of(shape, asked), asked, compiler)
 
 
 class Pretend:
@@ -248,17 +254,16 @@ def test_answers_are_kept_by_everything_they_depend_on(
 
 
 def test_what_a_step_is_compiled_from_is_part_of_the_key() -> None:
-    """Every module of the project behind the step, but for those that say nothing of its program."""
+    """Every module of the project that Python itself imports for the step, but for empty packages."""
     script = (
         "import json, sys, scaling.step, scaling.model.decoder, scaling.sharding, launch.preflight_worker;"
         "print(json.dumps([m for m in sys.modules if m.startswith(('scaling.', 'launch.'))]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    files = {name.replace(".", "/") for name in json.loads(done.stdout)}
-    keyed = {name.removesuffix(".py") for name in SOURCES}
-    silent = {"scaling/errors", "scaling/arch"}  # messages, an empty package
-    left = {file for file in files if not any(file == key or file.startswith(f"{key}/") for key in keyed)}
-    assert left <= silent
+    keyed = sources()
+    assert {"scaling.step", "scaling.model.attention", "scaling.sharding"} <= set(keyed)
+    for name in json.loads(done.stdout):
+        assert name in keyed or Path(sys.modules["launch"].__path__[0], "..", *name.split(".")).is_dir(), name
 
 
 def test_shapes_are_judged_at_once_and_an_error_ends_all() -> None:
