@@ -114,6 +114,33 @@ def mix(
 
 
 @data_app.command()
+def hierarchy(
+    out: Annotated[Path, typer.Option(help="Folder to write; one prepared before is replaced.")],
+    tokens: Annotated[float, typer.Option(help="Training tokens, at least.")] = 4e6,
+    symbols: Annotated[int, typer.Option(help="Symbols of every level.")] = 16,
+    rules: Annotated[int, typer.Option(help="Productions of every symbol.")] = 3,
+    levels: Annotated[int, typer.Option(help="Levels; a sample has 2^levels letters.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of productions and samples.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Write text of the random hierarchy model, whose entropy rate is known: what a fitted E must meet.
+
+    Example:
+
+        scaling data hierarchy --out prepared/hierarchy
+
+        scaling launch known_entropy --data prepared/hierarchy
+
+        python -m experiments.known_entropy
+    """
+    from scaling.data.hierarchy import Hierarchy, write_hierarchy
+
+    source = Hierarchy(symbols, rules, levels, seed)
+    found = _describe(write_hierarchy(source, out, tokens).path)
+    _print(found | {"entropy": source.entropy, "sample_tokens": source.sample_tokens}, json)
+
+
+@data_app.command()
 def show(
     folder: Annotated[Path | None, typer.Argument(help="Prepared folder; default: embedded text.")] = None,
     json: JsonFlag = False,
