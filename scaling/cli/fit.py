@@ -156,7 +156,12 @@ def fit(
     columns = {name: value for name, value in roles.items() if value} | _pairs("column", column)
     if conventions:
         _conventions(
-            source, columns | reading, parse_objective(objective or USUAL, space), bootstrap or 400, out, json_output
+            source,
+            columns | reading,
+            parse_objective(objective or USUAL, space),
+            bootstrap or 400,
+            out,
+            json_output,
         )
         return
     asked = None if objective is None and space == "log" else parse_objective(objective or USUAL, space)
