@@ -206,6 +206,7 @@ class Placement:
     microbatches: int = 1  # gradient accumulation; above 1 the gradient noise scale is logged
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on accelerators
     remat: Literal["none", "dots", "attention", "full"] = "none"  # see scaling.model.execution
+    attention: Literal["auto", "plain", "fused"] = "auto"  # auto: fused where scaling.kernels has one for it
     loss_chunks: int = 0  # the head and the loss in this many parts of a sequence; 0: as memory asks
     data_path: str | None = None  # folder written by `scaling data prepare`; None = embedded text
     checkpoint_seconds: float = 30.0

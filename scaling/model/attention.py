@@ -22,6 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 from scaling.config import ModelConfig
 from scaling.loss import soft_cap
 from scaling.model.execution import Execution
+from scaling.model.fused import attend_fused
 from scaling.model.norm import Norm
 from scaling.model.params import param
 
@@ -70,20 +71,39 @@ class Attention(nnx.Module):
         q_BKGSN, k_BKSN, v_BKSN = heads
         if config.qk_norm:
             q_BKGSN, k_BKSN = self.norm_q(q_BKGSN, how), self.norm_k(k_BKSN, how)
-        q_BKGSN, k_BKSN = rotate(q_BKGSN, config.rope_theta), rotate(k_BKSN, config.rope_theta)
+        kernel = how.attention_kernel(config, q_BKGSN.shape[-2])
+        # Kernels are given queries times the scale, multiplied in before they are rounded.
+        scale = 1.0 if kernel == "plain" else self.scale
+        q_BKGSN, k_BKSN = rotate(q_BKGSN, config.rope_theta, scale), rotate(k_BKSN, config.rope_theta)
         # Where sequences are split, every device sees all keys and values and its own queries.
         q_BKGSN = how.split(q_BKGSN, ("batch", "kv_heads", None, "sequence", None))
         k_BKSN, v_BKSN = (how.split(x, ("batch", "kv_heads", None, None)) for x in (k_BKSN, v_BKSN))
-        score = functools.partial(scores, cap=config.attention_cap, sight=sight, scale=self.scale)
         if how.taps is not None:
-            how.tap("attention_logits", score(q_BKGSN, k_BKSN, 0))
-        out_BKGSN = checkpoint_name(attend(q_BKGSN, k_BKSN, v_BKSN, score, how.query_blocks), "attention")
+            logits = scores(q_BKGSN, k_BKSN, 0, config.attention_cap, sight, self.scale / scale)
+            how.tap("attention_logits", logits)
+        out_BKGSN = self._attend(kernel, q_BKGSN, k_BKSN, v_BKSN, sight, how)
         if how.shardings:
             shape, axes = self._groups(self.w_o_HND), (*_KV_GROUPS, None, None)
             w_o_KGND = how.reshape(how.weight(self.w_o_HND), shape, axes)
             return how.join("bkgsn,kgnd->bsd", out_BKGSN, w_o_KGND)
         out_TX = out_BKGSN.transpose(0, 3, 1, 2, 4).reshape(len(x_TD), -1)
         return out_TX @ how.weight(self.w_o_HND).reshape(out_TX.shape[1], -1)
+
+    def _attend(
+        self,
+        kernel: str,
+        q_BKGSN: jax.Array,
+        k_BKSN: jax.Array,
+        v_BKSN: jax.Array,
+        sight: Sight,
+        how: Execution,
+    ) -> jax.Array:
+        """Attention by one of the forms of scaling.kernels, (B, K, G, S, N)."""
+        qkv = (q_BKGSN, k_BKSN, v_BKSN)
+        if kernel in ("splash", "cudnn"):
+            return attend_fused(kernel, *qkv, self.config, sight.window, sight.document_BS, how.shardings)
+        score = functools.partial(scores, cap=self.config.attention_cap, sight=sight, scale=self.scale)
+        return checkpoint_name(attend(*qkv, score, how.query_blocks), "attention")
 
     def _heads(self, x_TD: jax.Array, batch: int, how: Execution) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries (B, K, G, S, N), keys and values (B, K, S, N): of one product, quicker than three."""
@@ -110,11 +130,14 @@ class Attention(nnx.Module):
         return (d, k, h // k, n) if weight is self.w_q_DHN else (k, h // k, n, d)
 
 
-def rotate(x__SN: jax.Array, theta: float) -> jax.Array:
-    """Rotary positions over the last two axes (Su et al. 2021, eq. 15), angles in float64 rounded once."""
+def rotate(x__SN: jax.Array, theta: float, scale: float = 1.0) -> jax.Array:
+    """Rotary positions over the last two axes (Su et al. 2021, eq. 15), angles in float64 rounded once.
+
+    Times `scale`.
+    """
     seq_len, d_head = x__SN.shape[-2:]
     angles = np.arange(seq_len)[:, None] * theta ** (-np.arange(0, d_head, 2) / d_head)
-    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    cos, sin = ((scale * part(angles)).astype(np.float32) for part in (np.cos, np.sin))
     a, b = jnp.split(x__SN.astype(jnp.float32), 2, axis=-1)  # bfloat16 angles lose far positions
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x__SN.dtype)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from scaling.config import ModelConfig, Placement
+from scaling.kernels import attention_kernel
 from scaling.sharding import Shardings
 
 # What the backward pass of a layer finds stored; the rest it computes again.
@@ -38,11 +39,19 @@ class Execution:
     dtype: Any = jnp.float32  # of activations and of the weights they meet
     unroll: bool = False  # walk the layers in straight-line code instead of a loop
     remat: str = "none"  # name of a policy above
+    platform: str = "cpu"  # of the devices that will run it
+    attention: str = "plain"  # as `placement.attention`; scaling.kernels names the form it leads to
     query_blocks: int = 1  # causal attention in this many blocks of queries
     piece_tokens: int = 0  # the gradient of at most so many tokens at once; 0: of the whole batch
     loss_chunks: int = 0  # see scaling.loss
     shardings: Shardings | None = None  # None: one device
     taps: dict[str, jax.Array] | None = field(default=None, compare=False)  # None: nothing is measured
+
+    def attention_kernel(self, model: ModelConfig, seq_len: int) -> str:
+        """The form of attention for sequences of this length: a name of scaling.kernels."""
+        mesh = self.shardings.mesh.shape if self.shardings else None
+        dtype = jnp.dtype(self.dtype).name
+        return attention_kernel(self.attention, self.platform, model, seq_len, dtype, mesh).name
 
     def rows(self, x_BSD: jax.Array) -> jax.Array:
         """Activations in the layout that layers work on: rows (T, D) on one device, on several (B, S, D).
@@ -122,6 +131,8 @@ def execution(
     return Execution(
         jnp.dtype(dtype).type,
         unroll=cpu,
+        platform=platform,
+        attention=placement.attention,
         remat=placement.remat,
         query_blocks=2 if cpu and not several else 1,
         piece_tokens=cached_tokens(model) if cpu and not several else 0,
