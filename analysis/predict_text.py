@@ -144,7 +144,11 @@ def _instead(other: dict[str, Any], currency: str) -> str:
 def _regret(rows: Sequence[dict[str, Any]]) -> str:
     said = []
     for row in rows:
-        if row["n_over_optimum"] != 1:
+        if row["n_over_optimum"] == 1:
+            sure = row["loss_interval"]
+            if sure and sure[1] is not None:
+                said.append(f"N* itself, not known better, up to +{sure[1]:.2g} nats")
+        else:
             dearer = row["extra_cost"]
             more = "no cost will do" if dearer is None else f"+{100 * dearer:.3g}%"
             more = more if dearer is None or dearer < 2 else f"{1 + dearer:.3g} times the cost"

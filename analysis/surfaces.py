@@ -56,7 +56,7 @@ def surface_of(content: dict[str, Any], law: str | None = None, unique: float | 
         best=_laws(stored["columns"], best),
         draws=_laws(stored["columns"], drawn),
     )
-    return found if unique is None else _scarce(found, entry, unique)
+    return found if unique is None else _scarce(content, found, entry, unique)
 
 
 def _laws(columns: list[str], params_RK: Array) -> Laws:
@@ -65,21 +65,24 @@ def _laws(columns: list[str], params_RK: Array) -> Laws:
     return Laws(**values)
 
 
-def _scarce(surface: Surface, entry: dict[str, Any], unique: float) -> Surface:
+def _scarce(content: dict[str, Any], surface: Surface, entry: dict[str, Any], unique: float) -> Surface:
+    printed = next(each for each in PRINTED if each.law == "muennighoff")
+    low, high = UNDETERMINED
     if surface.law.startswith("muennighoff"):
+        words = {n: w for n, w in entry["not_determined"].items() if n in ("R_D", "R_N")}
+        if content["kind"] == "constants" and entry["source"] == printed.source:
+            words = {"R_D": f"its rows do not tell {low:g} from {high:g}", "R_N": "nor do they determine it"}
         scarcity = {
             "R_D": float(surface.best.R_D[0]),
             "R_N": float(surface.best.R_N[0]),
-            "source": f"this fit's {surface.law}",
-            "not_determined": {n: w for n, w in entry["not_determined"].items() if n in ("R_D", "R_N")},
+            "source": f"{content['name']}'s {surface.law}",
+            "not_determined": words,
         }
         return replace(
             surface, best=replace(surface.best, unique=unique), draws=replace(surface.draws, unique=unique),
             scarcity=scarcity,
         )  # fmt: skip
-    printed = next(each for each in PRINTED if each.law == "muennighoff")
     R_D, R_N = printed.parameters["R_D"], printed.parameters["R_N"]
-    low, high = UNDETERMINED
     # Intervals take R_D from everywhere in its range: in an order of its own, so that it goes with no law.
     draws = surface.draws if len(surface.draws.A) else _repeated(surface.best, 101)
     spread = np.random.default_rng(0).permutation(np.geomspace(low, high, len(draws.A)))
