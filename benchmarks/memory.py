@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.preflight_compile import Compiler
+from launch.preflight_layouts import recipe_of
 from launch.preflight_targets import find_target
 from scaling.config import DataConfig, ModelConfig, OptimizerConfig, RunConfig, to_dict
 from scaling.files import write_json
@@ -67,6 +68,7 @@ def config(case: Case) -> RunConfig:
 def row(case: Case, found: dict[str, Any]) -> dict[str, Any]:
     """Measured bytes beside those of scaling/memory.py."""
     name, target, mesh, remat, batch, seq_len, micro = case
+    recipe = recipe_of(config(case), find_target(target), mesh)
     ours = training(
         config(case).model,
         seq_len=seq_len,
@@ -75,6 +77,7 @@ def row(case: Case, found: dict[str, Any]) -> dict[str, Any]:
         remat=remat,
         microbatches=micro,
         tiled=True,
+        recipe=recipe,
     )
     total = found["arguments"] + found["temporaries"] + found["outputs"]
     return {
@@ -86,6 +89,7 @@ def row(case: Case, found: dict[str, Any]) -> dict[str, Any]:
         "batch": batch,
         "seq_len": seq_len,
         "microbatches": micro,
+        "recipe": recipe,
         "compiled": {key: found[key] for key in ("arguments", "temporaries", "outputs", "peak")},
         "expected": vars(ours),
         "arguments_ratio": ours.arguments / found["arguments"],

@@ -17,6 +17,7 @@ from launch.preflight_targets import BETWEEN_HOSTS, Target
 from scaling.accounting import counts, parts
 from scaling.config import RunConfig
 from scaling.hardware import Hardware
+from scaling.kernels import attention_kernel
 from scaling.memory import REMAT, TrainingMemory, training
 
 HOST = 5e-4  # seconds; assumed: a Python loop that hands a step over and logs the one before
@@ -80,6 +81,7 @@ def layouts(
                 microbatches=microbatches,
                 tiled=target.topology["platform"] == "tpu",
                 optimizer=config.optimizer.name,
+                recipe=recipe_of(config, target, mesh),
             )
             time = seconds(config, mesh, remat, microbatches, held, target, chip, utilisation)
             found.append(Layout(mesh=mesh, remat=remat, microbatches=microbatches, memory=held, seconds=time))
@@ -103,7 +105,8 @@ def seconds(
     flops = counts(config.model, config.seq_len).flops_per_token["matmul"] * tokens
     done = flops * (1 + _AGAIN[remat] / 3)  # forward products are a third
     compute = done / (chips * chip.peak("bf16"))
-    memory = _moved(config, mesh, remat, microbatches, held) / chip.bandwidth
+    recipe = recipe_of(config, target, mesh)
+    memory = _moved(config, mesh, remat, microbatches, held, recipe) / chip.bandwidth
     rate = BETWEEN_HOSTS if target.several_hosts else chip.interconnect
     network = 0.0 if chips == 1 or not rate else _received(config, mesh, remat, microbatches) / (rate / 2)
     return Seconds(
@@ -112,6 +115,13 @@ def seconds(
         network=network,
         floor=max(flops / (chips * chip.peak("bf16")), memory, network),
     )
+
+
+def recipe_of(config: RunConfig, target: Target, mesh: dict[str, int]) -> str:
+    """The row of scaling/memory.py for the form of attention that the step will be compiled with."""
+    platform = "gpu" if target.topology["platform"] == "cuda" else "tpu"
+    kernel = attention_kernel("auto", platform, config.model, config.seq_len, mesh=mesh)
+    return "plain" if kernel.name == "plain" else "engine"
 
 
 def _meshes(config: RunConfig, chips: int, microbatches: int) -> list[dict[str, int]]:
@@ -129,7 +139,12 @@ def _meshes(config: RunConfig, chips: int, microbatches: int) -> list[dict[str, 
 
 
 def _moved(
-    config: RunConfig, mesh: dict[str, int], remat: str, microbatches: int, held: TrainingMemory
+    config: RunConfig,
+    mesh: dict[str, int],
+    remat: str,
+    microbatches: int,
+    held: TrainingMemory,
+    recipe: str,
 ) -> float:
     """Bytes to and from the memory of one device that no schedule avoids.
 
@@ -147,6 +162,7 @@ def _moved(
         mesh=mesh,
         remat="none",
         microbatches=microbatches,
+        recipe=recipe,
     )
     activations = 2 * microbatches * (made.activations * (1 + _AGAIN[remat]) + made.logits)
     return update + microbatches * (3 + _AGAIN[remat]) * 2 * whole + activations

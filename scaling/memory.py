@@ -67,10 +67,14 @@ class Recipe:
 GAPS = {"none": 1.09, "dots": 1.28, "attention": 1.3, "full": 1.3}
 
 RECIPES: dict[str, Recipe] = {
-    # What scaling/step.py holds. XLA keeps of a norm two float32 intermediates and the output, of SwiGLU
-    # six bfloat16 ones, and scores in float32 and bfloat16: each is written in plain operations.
+    # What scaling/step.py holds on an accelerator. XLA keeps of a norm two float32 intermediates and the
+    # output, of SwiGLU six bfloat16 ones: each is written in plain operations. Attention is fused.
     "engine": Recipe(
-        name="engine", gradients=4, norm=10, gated_mlp=12, plain_mlp=12, scores=6, one_program=True
+        name="engine", gradients=4, norm=10, gated_mlp=12, plain_mlp=12, scores=0, one_program=True
+    ),
+    # The same where no kernel serves (scaling/kernels.py): scores are kept in float32 and bfloat16.
+    "plain": Recipe(
+        name="plain", gradients=4, norm=10, gated_mlp=12, plain_mlp=12, scores=6, one_program=True
     ),
     # 16 bytes per parameter (Rajbhandari et al. 2020, ZeRO, section 3.1), attention and norms fused: of a
     # norm its input and output are kept, of an MLP its pre-activations and hidden channels.

@@ -112,10 +112,10 @@ def test_moments_are_those_of_the_optimizer() -> None:
     assert sizes["lion"] == pytest.approx(sizes["adamw"] * 2 / 3, rel=1e-3)
 
 
-def kept_by_jax(model: ModelConfig, remat: Any, batch: int, seq_len: int) -> int:
-    """Bytes that jax.vjp of the real loss keeps, in bfloat16 and with the attention of an accelerator."""
-    placement = Placement(remat=remat, compute_dtype="bfloat16")
-    forward = make_forward(model, placement, "gpu")
+def kept_by_jax(model: ModelConfig, remat: Any, batch: int, seq_len: int, attention: Any = "plain") -> int:
+    """Bytes that jax.vjp of the real loss keeps, in bfloat16, as compiled for a TPU."""
+    placement = Placement(remat=remat, compute_dtype="bfloat16", attention=attention)
+    forward = make_forward(model, placement, "tpu")
     _, params = abstract(model)
     tokens = jax.ShapeDtypeStruct((batch, seq_len + 1), jnp.int32)
     back = jax.eval_shape(lambda p, t: jax.vjp(lambda p: forward.losses(p, t).mean(), p)[1], params, tokens)
@@ -135,7 +135,7 @@ def test_activations_are_what_the_real_step_keeps(remat: Any, mlp: Any) -> None:
     real = kept[3, 8] - kept[2, 8] - kept[3, 4] + kept[2, 4]
     ours = {
         (layers, batch): training(
-            shape(layers, mlp=mlp), seq_len=seq_len, batch=batch, remat=remat
+            shape(layers, mlp=mlp), seq_len=seq_len, batch=batch, remat=remat, recipe="plain"
         ).activations
         for layers in (2, 3)
         for batch in (4, 8)
@@ -144,6 +144,23 @@ def test_activations_are_what_the_real_step_keeps(remat: Any, mlp: Any) -> None:
     # Not counted: a number per token and norm, and two per token and head.
     assert counted == pytest.approx(real, rel=0.02)
     assert counted <= real
+
+
+def test_fused_attention_keeps_no_scores() -> None:
+    """Of one more layer and two more sequences, as above; heads of a whole register's width."""
+    seq_len, terms = 128, {"d_model": 256, "n_heads": 2, "n_kv_heads": 1, "d_head": 128}
+    kept, ours = (
+        {(layers, batch): f(shape(layers, **terms), batch) for layers in (2, 3) for batch in (2, 4)}
+        for f in (
+            lambda model, batch: kept_by_jax(model, "none", batch, seq_len, "fused"),
+            lambda model, batch: training(model, seq_len=seq_len, batch=batch, remat="none").activations,
+        )
+    )
+    real, counted = (x[3, 4] - x[2, 4] - x[3, 2] + x[2, 2] for x in (kept, ours))
+    # What attention gives is listed twice, the kernel's and the next product's: one buffer when compiled.
+    real -= 2 * seq_len * 256 * 2
+    assert counted == pytest.approx(real, rel=0.02)
+    assert counted <= real  # not counted: a number per token and norm, and per token and head
 
 
 @pytest.mark.parametrize(("recipe", "bytes_each"), [("engine", 4 + 4 + 8), ("mixed", 4 + 2 + 8)])
@@ -257,7 +274,7 @@ def test_bytes_of_the_cache() -> None:
         ({"seq_len": 0}, "seq_len is 0"),
         ({"optimizer": "sgd"}, "optimizer"),
         ({"remat": "some"}, "remat is 'some'; choose from none, dots, attention"),
-        ({"recipe": "fp8"}, "recipe is 'fp8'; choose from engine, mixed"),
+        ({"recipe": "fp8"}, "recipe is 'fp8'; choose from engine, plain, mixed"),
     ],
 )
 def test_what_cannot_be_laid_out_is_refused(terms: dict[str, Any], words: str) -> None:
@@ -284,15 +301,15 @@ def test_absent_axes_are_one() -> None:
 
 
 def test_totals_of_steps_compiled_for_tpus() -> None:
-    """Arguments within 1%, totals within 15% and never 5% under, of what libtpu plans for the same step."""
+    """Arguments within 1%, totals from 5% under to 25% over, of what libtpu plans for the same step."""
     path = Path(__file__).parents[2] / "benchmarks" / "results" / "memory-tpu-topologies.json"
     rows = json.loads(path.read_text())["rows"]
     assert {row["remat"] for row in rows} == set(REMAT)
     for row in rows:
         model = row["model"], row["mesh"], row["remat"]
-        terms = {name: row[name] for name in ("seq_len", "batch", "mesh", "remat", "microbatches")}
+        terms = {name: row[name] for name in ("seq_len", "batch", "mesh", "remat", "microbatches", "recipe")}
         ours = training(from_dict(ModelConfig, row["shape"]), tiled=True, **terms)
         compiled = row["compiled"]
         assert ours.arguments == pytest.approx(compiled["arguments"], rel=0.01), model
         total = compiled["arguments"] + compiled["temporaries"] + compiled["outputs"]
-        assert 0.95 < ours.total / total < 1.15, model
+        assert 0.95 < ours.total / total < 1.25, model
