@@ -13,6 +13,7 @@ Writes results/peers-<device>.json.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -38,6 +39,8 @@ HERE = Path(__file__).parent
 WIDTHS = (104, 152, 360)  # of the recipe's family: about .3M, .9M and 11M parameters
 SEQ_LEN = 128
 TOKENS = 4096  # a step
+TURNS = 5
+SECONDS = 1.5  # CPU seconds of a turn, about
 SAME_STEPS = 3  # first losses that our step and PyTorch's must share ...
 SAME_RTOL = 1e-4  # ... so nearly
 
@@ -150,9 +153,41 @@ def torch_sides(config: RunConfig, python: str) -> list[Side]:
     return [ours(config), default, Side("torch, fused AdamW", argv, config, {"fused": True})]
 
 
+def nanodo_config(width: int) -> RunConfig:
+    return run_config(width, norm="layer", mlp="gelu", d_ff=4 * width)
+
+
 def nanodo_sides(config: RunConfig, python: str, checkout: str) -> list[Side]:
     argv = [python, str(HERE / "peers_nanodo.py")]
     return [ours(config), Side("nanodo", argv, config, {"checkout": checkout})]
+
+
+def missing() -> str | None:
+    """Why `make bench` leaves this out here."""
+    if "PEERS_TORCH_PYTHON" in os.environ or importlib.util.find_spec("torch"):
+        return None
+    return (
+        "Left out: PyTorch is not installed here; set PEERS_TORCH_PYTHON to an interpreter that has it "
+        "(pip install torch numpy, the CPU build)."
+    )
+
+
+def rows() -> list[dict[str, Any]]:
+    """As `make bench` takes it: PyTorch, and nanodo where PEERS_NANODO names its checkout."""
+    python = os.environ.get("PEERS_TORCH_PYTHON", sys.executable)
+    checkout = os.environ.get("PEERS_NANODO")
+    found = []
+    for width in WIDTHS:
+        compared = compare(torch_sides(run_config(width), python), True, TURNS, SECONDS, 0)
+        if checkout:
+            with_nanodo = os.environ.get("PEERS_NANODO_PYTHON", sys.executable)
+            theirs = nanodo_config(width)
+            compared += compare(nanodo_sides(theirs, with_nanodo, checkout), False, TURNS, SECONDS, 0)
+        for row in compared:
+            named = {"what": f"{row['parameters']:,} parameters, {row['what']}"}
+            found.append(row | named)
+            found.append(named | {"unit": "ours / this", "values": [row["ours_over_this"]]})
+    return found
 
 
 def main() -> None:
@@ -161,8 +196,8 @@ def main() -> None:
     parser.add_argument("--nanodo", help="a checkout of google-deepmind/nanodo")
     parser.add_argument("--nanodo-python", default=sys.executable, help="an interpreter that can import it")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.5, help="CPU seconds of a turn, about")
+    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="CPU seconds of a turn, about")
     parser.add_argument("--core", type=int, default=0)
     args = parser.parse_args()
     rows = []
@@ -171,7 +206,7 @@ def main() -> None:
         if args.torch_python:
             groups.append((torch_sides(run_config(width), args.torch_python), True))
         if args.nanodo:
-            theirs = run_config(width, norm="layer", mlp="gelu", d_ff=4 * width)
+            theirs = nanodo_config(width)
             groups.append((nanodo_sides(theirs, args.nanodo_python, args.nanodo), False))
         for sides, same in groups:
             found = compare(sides, same, args.turns, args.seconds, args.core)
