@@ -31,7 +31,7 @@ lint: $(VENV)/.ready-dev  ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(PACKAGES)
 
-bench: $(VENV)/.ready  ## measure the fit and the training step; results in benchmarks/results
+bench: $(VENV)/.ready  ## measure step, peers, compiling, fits, data and start; results in benchmarks/results
 	@$(BIN)/python -m benchmarks.run
 
 # The stamp is written last, so that an install that failed or was cut off is done again.
