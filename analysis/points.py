@@ -80,8 +80,12 @@ def at_points(
         raise UserError(f"{path} holds no rows; give a table with one row for each prediction.")
     raw = raw.rename(columns=lambda name: str(name).strip()).reset_index(drop=True)
     inputs = find(law).inputs
+    count = content["laws"][law]["n_count"]
+    if "n" not in columns.names and f"n_{count}" in raw.columns:  # our tables know every count
+        columns = Columns(columns.names | {"n": f"n_{count}"}, columns.units)
     values, notes = _inputs(raw, path, inputs, columns, cost_of(content))
-    c_P = values.pop("c") if "c" not in inputs else values["c"]
+    # Of a law of one size alone it is not known how far the compute lies beyond the rows.
+    c_P = values.get("c", np.ones(len(raw)))
     x = Values(**{name: values[name] for name in inputs})
     entry = content["laws"][law]
     best_K = np.array([[entry["parameters"][name] for name in find(law).names]])
@@ -138,8 +142,8 @@ def _inputs(
             f"{', '.join(map(str, raw.columns))}."
         )
     values.pop("epochs", None)
-    if "c" not in values:
-        values["c"] = _flops(values, cost, len(raw))
+    if "c" not in values and {"n", "d"} <= values.keys():
+        values["c"] = Demand(cost).of(np.log(values["n"]), np.log(values["d"]))
     return values, said
 
 
@@ -181,13 +185,6 @@ def _size(per_token_P: Array, cost: Cost) -> Array:
         below = cost.per_token(middle) < np.log(per_token_P)
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return np.asarray(np.exp(0.5 * (low + high)))
-
-
-def _flops(values: dict[str, Array], cost: Cost, rows: int) -> Array:
-    if {"n", "d"} <= values.keys():
-        u, v = np.log(values["n"]), np.log(values["d"])
-        return Demand(cost).of(u, v)
-    return np.ones(rows)  # a law of one size alone: how far its compute lies is not known
 
 
 def _measured(raw: pd.DataFrame, columns: Columns, source: str) -> Array | None:
