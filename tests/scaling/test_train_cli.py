@@ -148,6 +148,9 @@ BAD_OPTIONS: dict[str, tuple[list[str], str]] = {
     "no microbatches": (["--microbatches", "0"], "placement.microbatches is 0"),
     "negative threads": (["--threads", "-1"], "placement.threads is -1"),
     "wandb somewhere": (["--wandb", "maybe"], "placement.wandb is 'maybe'"),
+    "profile of no steps": (["--profile", "traces", "--profile-steps", "7:3"], "--profile-steps is 7:3"),
+    "profile in words": (["--profile", "traces", "--profile-steps", "all"], "--profile-steps is 'all'"),
+    "profile into a file": (["--profile", "/dev/null/traces"], "--profile '/dev/null/traces'"),
     "data that is not there": (["--data", "nowhere"], "nowhere"),
     "another text": (["--set", "data.fingerprint=0123"], "fingerprint 0123"),
 }
