@@ -65,7 +65,12 @@ def test_n_d_and_c_of_each_cell_follow_from_its_config(study: object) -> None:
         assert cell.n == n_by_hand(run)
         assert cell.tokens == run.batch_size * run.seq_len * run.steps
         assert cell.tokens_per_parameter == pytest.approx(cell.tokens / cell.n)
-        attention = 6 * run.model.n_layers * run.model.n_heads * run.model.d_head * (run.seq_len + 1)
+        seen = sum(
+            min(place, run.model.windows[layer % len(run.model.windows)] or run.seq_len)
+            for layer in range(run.model.n_layers)
+            for place in range(1, run.seq_len + 1)
+        )  # keys, over the layers and queries of a sequence
+        attention = 12 * run.model.n_heads * run.model.d_head * seen / run.seq_len
         norms = (2 * run.model.n_layers + 1) * run.model.d_model + 2 * run.model.n_layers * run.model.d_head
         assert cell.flops == pytest.approx(cell.tokens * (6 * (cell.n - norms) + attention))
 
