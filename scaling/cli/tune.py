@@ -150,8 +150,7 @@ def critical_batch(
 
     Example: scaling critical-batch steps.csv --batch batch --steps steps --n params
 
-    scaling critical-batch cbs.csv --batch batch_seqs --steps steps_to_target --n model --reference 256 \\
-    --per-million
+    scaling critical-batch cbs.csv --batch batch_seqs --steps steps_to_target --n model --reference 256
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if bootstrap < 20:
