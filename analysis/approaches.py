@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from analysis import bootstrap, large
 from analysis.bootstrap import array, interval, table
 from analysis.disagreement import why
 from analysis.frontier import frontier
-from analysis.isoflop import Profiles, isoflop
+from analysis.isoflop import READINGS, Profiles, isoflop
 from analysis.law import Array
 from analysis.lines import Optima, power_laws, weighted_line
 from analysis.minima import grouped
@@ -59,6 +60,32 @@ def all_of(runs: Runs, content: dict[str, Any], draws_RP: Array) -> tuple[dict[s
     if line_drawn is not None:
         resamples["straight_line"] = line_drawn
     return {"approaches": found, "why": reasons, "straight_line": line}, resamples
+
+
+def of_many(
+    runs: Runs, content: dict[str, Any], resamples: int, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `all_of`, for tables too long for arrays of resamples x rows: a history of many studies, which has
+    no budgets to read profiles off."""
+    c_P, loss_P = runs.column("c"), runs.column("loss")
+    keep = large.possible(c_P, loss_P)
+    draws_RP = large.pairs_at(bootstrap.clusters(runs.runs), keep, resamples, seed)
+    every, n_P, d_P = runs.runs, runs.n("total")[0], runs.column("d")
+    names = [every[i] for i in keep]
+    parts = {
+        "envelope": _envelope(names, n_P[keep], d_P[keep], c_P[keep], loss_P[keep], draws_RP),
+        "parametric": _parametric(content, c_P),
+    }
+    reason = f"is for the budgets of a grid, not for {len(c_P):,} rows: choose a study's with --where"
+    line, line_drawn = _fit_line(names, c_P[keep], loss_P[keep], draws_RP)
+    found = {name: entry for name, (entry, _) in parts.items()}
+    found |= {name: {"skipped": reason, "budgets": []} for name in READINGS}
+    drawn = {name: each for name, (_, each) in parts.items() if each is not None}
+    if line_drawn is not None:
+        drawn["straight_line"] = line_drawn
+    order = ("envelope", *READINGS, "parametric")
+    approaches = {name: found[name] for name in order}
+    return {"approaches": approaches, "why": {"skipped": reason}, "straight_line": line}, drawn
 
 
 def envelope_weights(c_P: Array, loss_P: Array, draws_RP: Array) -> tuple[Array, Array]:

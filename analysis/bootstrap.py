@@ -98,12 +98,23 @@ def corrected(residual_P: Array, slopes_PK: Array, run_P: NDArray[np.intp]) -> t
     left_P = residual_P - basis_PJ @ (basis_PJ.T @ residual_P)
     spare = max(len(left_P) - basis_PJ.shape[1], 1)
     typical = float(np.sqrt((left_P**2).sum() / spare))
+    runs, count = int(run_P.max()) + 1, np.bincount(run_P)
     out_P = np.empty_like(left_P)
-    runs = int(run_P.max()) + 1
     own_GK = np.empty((runs, effect_PK.shape[1]))
     shared_GKJ = np.empty((runs, effect_PK.shape[1], basis_PJ.shape[1]))
-    for g in range(runs):
-        rows = np.flatnonzero(run_P == g)
+    # Runs of one row, all at once: the same formulas for numbers.
+    alone = np.flatnonzero(count[run_P] == 1)
+    kept = 1 - (basis_PJ[alone] ** 2).sum(1)
+    shown = kept > _FULL
+    gain = np.where(shown, 1 / np.sqrt(np.where(shown, kept, 1.0)), 0.0)
+    out_P[alone] = np.where(shown, gain * left_P[alone], typical)
+    felt = effect_PK[alone] * gain[:, None]
+    own_GK[run_P[alone]] = felt**2
+    shared_GKJ[run_P[alone]] = felt[:, :, None] * basis_PJ[alone][:, None]
+    order = np.argsort(run_P, kind="stable")
+    ends = np.cumsum(count)
+    for g in np.flatnonzero(count > 1):
+        rows = order[ends[g] - count[g] : ends[g]]
         V, s, _ = np.linalg.svd(basis_PJ[rows], full_matrices=False)
         kept = 1 - s**2  # of the noise along V, the share that residuals show
         shown = kept > _FULL

@@ -59,6 +59,7 @@ from analysis.profile import Rows, profiles
 from analysis.repeats import Noise, seed_noise
 from analysis.resample import resample
 from analysis.scatter import objective_of
+from analysis.solver import LARGE
 from analysis.table import Runs
 from scaling.accounting import N_CONVENTIONS
 from scaling.errors import UserError
@@ -102,7 +103,9 @@ def fit(
     `fixed` that no law has, a column that a law needs and the table lacks, seed noise where no setting
     repeats, and when there are too few rows for any law.
     """
-    how = Settings(objective or objective_of(runs), resamples, seed, resampling, dict(fixed or {}), seed_noise)
+    how = Settings(
+        objective or objective_of(runs), resamples, seed, resampling, dict(fixed or {}), seed_noise
+    )
     wanted = [find(law) for law in laws or DEFAULT]
     _check_fixed(wanted, how.fixed)
     noise = _noise(runs, wanted, how)
@@ -158,8 +161,11 @@ def _approaches(runs: Runs, content: dict[str, Any], how: Settings) -> dict[str,
         skipped = {"skipped": f"needs {missing[0]}, which the table does not have"}
         names = ("envelope", "isoflop", "parametric")
         return {"approaches": dict.fromkeys(names, skipped), "straight_line": skipped, "optimum": None}
-    draws_RP = bootstrap.pairs(bootstrap.clusters(runs.runs), how.resamples, how.seed)
-    found, drawn = approaches.all_of(runs, content, draws_RP)
+    if len(runs.table) >= LARGE:
+        found, drawn = approaches.of_many(runs, content, how.resamples, how.seed)
+    else:
+        draws_RP = bootstrap.pairs(bootstrap.clusters(runs.runs), how.resamples, how.seed)
+        found, drawn = approaches.all_of(runs, content, draws_RP)
     content = content | found | {"resamples": content["resamples"] | drawn}
     return found | {"resamples": content["resamples"], "optimum": optimum.standard_table(content)}
 

@@ -10,7 +10,7 @@ are not independent, and K the constants fitted.
 A side on which the objective stays below that as far as the constant is followed is open: the data do not
 determine the constant there. It is followed to its bound, a scale to `FAR` times and the `FAR`th part of its
 best value (of a power, A n^-alpha, whose own value is that at n = 1: `FARTHER`), others to `FAR` times their
-size.
+size. From `analysis.solver.LARGE` rows on the objective is the parabola that it becomes as rows are added.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from analysis.bootstrap import LEVEL, slopes
 from analysis.family import family
 from analysis.law import Array, Law, Parameter, Values
 from analysis.newton import Objective
+from analysis.solver import LARGE
 
 FAR, FARTHER = 100.0, 1000.0
 _COARSE, _FINE = 6, 3  # values held on each side, first over the whole reach, then where the limit lies
@@ -145,6 +146,8 @@ def _profile(measure: _Measure, name: str, limit: float) -> Profile:
     to: Callable[[Any], Any] = np.log if log else np.asarray
     back: Callable[[Any], Any] = np.exp if log else np.asarray
     error = measure.error(name) / (best if log else 1.0)
+    if len(measure.rows.y_P) >= LARGE:
+        return _parabola(best, log, ends, error, limit)
     offsets = [_offsets(float(abs(to(end) - to(best))), error) for end in ends]
     held = np.concatenate([-offsets[0], offsets[1]])
     root = measure.root(name, back(to(best) + held))
@@ -162,6 +165,19 @@ def _profile(measure: _Measure, name: str, limit: float) -> Profile:
         root,
         None if low is None else float(back(to(best) + low)),
         None if high is None else float(back(to(best) + high)),
+    )
+
+
+def _parabola(best: float, log: bool, ends: tuple[float, float], error: float, limit: float) -> Profile:
+    """The profile of a fit that is linear in its constants, which many rows make it: root = |t|."""
+    steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) * limit
+    values = best * np.exp(steps * error) if log else best + steps * error
+    low, high = float(values[1]), float(values[3])
+    return Profile(
+        values,
+        np.abs(steps),
+        low if error > 0 and low > ends[0] else None,
+        high if error > 0 and high < ends[1] else None,
     )
 
 

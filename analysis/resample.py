@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from analysis import bootstrap
+from analysis import bootstrap, large
 from analysis.bootstrap import Resampling
 from analysis.family import Family, family
 from analysis.law import Array, Law
 from analysis.newton import Objective
 from analysis.profile import Rows
+from analysis.solver import LARGE
 
 _TRIAL = 16  # resamples searched globally, to learn whether the rest need it
 _SAME = 1e-4  # of the objective
@@ -31,6 +32,10 @@ def resample(
     """Constants R x K, in the law's order, of a law refitted to resampled runs. `best_K` is its fit to the
     rows; constants in `fixed` keep their values, those `at_bounds` do not follow the noise."""
     fixed = dict(fixed or {})
+    if len(rows.y_P) >= LARGE:
+        return large.resample(
+            law, rows, best_K, objective, resamples, seed, resampling, fixed, tuple(at_bounds)
+        )
     if resampling == "pairs":
         weight_RP = bootstrap.pairs(rows.run_P, resamples, seed)
         return family(law).refit(rows.x, rows.y_P, weight_RP, best_K, objective, fixed, rows.sigma_P)

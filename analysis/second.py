@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from analysis.solver import Search
 
 _PROGRAMS = 40
+MOST_PROGRAMMED = 5_000  # rows of a linear program of absolute errors
 
 
 def trust_region(search: Search, starts: tuple[Array, Array], data: Data) -> float:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.coordinates import Coordinates, StepTerms, coordinates, place, scatter
-from analysis.law import Array, Law, Values
+from analysis.law import Array, Law, Values, take
 from analysis.newton import L1_DELTA, Box, Data, Minimum, Objective, Terms, huber, minimise, residuals
 from analysis.projection import project
 from analysis.vertex import to_vertex
@@ -27,6 +27,8 @@ _GRID = {1: 41, 2: 21}  # points each way over as many nonlinear parameters; mor
 _SCATTER = 512
 _BLOCK = 40_000  # residuals per block: the working set stays in the cache of one core
 _RACE, _MANY = 2, 100  # steps after which only the best start goes on, where a table has many rows
+LARGE = 20_000  # rows from which tables are searched in a sample; see `analysis.large`
+_SAMPLE = 4_000
 _EFFORT = 8e4  # numbers that the starts of one search may hold; fewer starts for long tables
 
 
@@ -184,6 +186,8 @@ def lowest(minima: list[Minimum]) -> Minimum:
 
 def find(search: Search, weight_P: Array, held: dict[str, float]) -> Found:
     """The global fit of one column of measured values, some parameters held at given values."""
+    if len(weight_P) >= LARGE:
+        return _find_in_sample(search, weight_P, held)
     data, box = search.data(weight_P[None]), search.box
     grid = _hold(search, search.grid(coarse=False), held)
     grid = project(search, grid, weight_P[None])[0][0]
@@ -202,6 +206,21 @@ def find(search: Search, weight_P: Array, held: dict[str, float]) -> Found:
     best = int(np.argmin(ends.f_R))
     agree = float(np.mean(ends.f_R <= ends.f_R[best] * (1 + 1e-6) + search.exact(data)))
     return Found(ends.z_RK[best], grid[int(order[0])], len(starts), agree)
+
+
+def _find_in_sample(search: Search, weight_P: Array, held: dict[str, float]) -> Found:
+    """The search on a sample of the rows, ended on all of them."""
+    pick = np.sort(np.random.default_rng(0).choice(len(weight_P), _SAMPLE, replace=False))
+    sigma_P = None if search.sigma_P is None else search.sigma_P[pick]
+    part = replace(search, x=take(search.x, pick), y_RP=search.y_RP[:, pick], sigma_P=sigma_P)
+    found, box = find(part, weight_P[pick], held), search.box
+
+    def here(z_K: Array) -> Array:
+        z_RK = _hold(search, search.at.fitted(part.at.natural(z_K[None])), held)
+        return np.where(box.held_K, z_RK, np.clip(z_RK, box.low_K, box.high_K))
+
+    end = settle(search, here(found.z_K)[None], search.data(weight_P[None]))
+    return Found(end.z_RK[0], here(found.first_K)[0], found.starts, found.agree)
 
 
 def _hold(search: Search, z_RK: Array, held: dict[str, float]) -> Array:

@@ -72,16 +72,19 @@ def _even(rows: Rows) -> list[str]:
     runs space D by factors. Sure, and refused, where a step count or a falling rate runs along."""
     n, d = rows.values["n"], rows.values["d"]
     step, rate = rows.column([name for name in STEPS if name != "steps"]), rows.column(_RATE)
+    numbers = rows.numbers(rate) if rate else None
     even, falls = 0, False
-    for size in np.unique(n):
-        place = np.flatnonzero(n == size)
-        place = place[np.argsort(d[place], kind="stable")]
+    order = np.lexsort((d, n))
+    starts = np.flatnonzero(np.diff(n[order], prepend=np.nan) != 0)
+    ends = np.append(starts[1:], len(n))
+    for start, end in zip(starts[ends - starts >= 8], ends[ends - starts >= 8], strict=True):
+        place = order[start:end]
         gaps = np.diff(d[place])
-        if len(place) < 8 or gaps.min() <= 0 or np.std(gaps[:-1]) > 0.02 * np.mean(gaps[:-1]):
+        if gaps.min() <= 0 or np.std(gaps[:-1]) > 0.02 * np.mean(gaps[:-1]):
             continue
         even += len(place)
-        if rate is not None:
-            lr = rows.numbers(rate)[place][len(place) // 4 :]
+        if numbers is not None:
+            lr = numbers[place][len(place) // 4 :]
             falls = falls or bool(np.all(np.diff(lr) <= 0) and lr[-1] < 0.5 * lr.max())
     if 2 * even < len(n):
         return []

@@ -247,7 +247,7 @@ def test_ninety_percent_means_nine_in_ten() -> None:
 
 
 def test_more_rows_than_are_left_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many runs only those are left out that move a linearised fit most, the most influential among them."""
+    """Of many runs only those are left out that move a linearised fit most, the most influential too."""
     whole = rank(runs(study()), ["chinchilla_tied"], resamples=20)["influence"]
     monkeypatch.setattr("analysis.influence._MOST", 10)
     some = rank(replace(runs(study())), ["chinchilla_tied"], resamples=20)["influence"]
