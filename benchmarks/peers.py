@@ -1,6 +1,7 @@
 """Our training step beside its peers' on one core: tokens per CPU second, interleaved.
 
-    python -m benchmarks.peers --torch-python VENV/bin/python --nanodo CHECKOUT --nanodo-python VENV/bin/python
+    python -m benchmarks.peers --torch-python VENV/bin/python \\
+        --nanodo CHECKOUT --nanodo-python VENV/bin/python
 
 Each side trains the same shape on the same batch in a process of its own, all on one core, one thread each;
 they take turns, A B A B, and medians over the turns are compared. PyTorch must compute the same function:
@@ -36,12 +37,13 @@ from scaling.files import write_json
 from scaling.recipes import RECIPES
 
 HERE = Path(__file__).parent
+CACHE = HERE.parent / ".cache" / "peers"  # of compiled steps: a second run starts at once
 WIDTHS = (104, 152, 360)  # of the recipe's family: about .3M, .9M and 11M parameters
 SEQ_LEN = 128
 TOKENS = 4096  # a step
 TURNS = 5
 SECONDS = 1.5  # CPU seconds of a turn, about
-SAME_STEPS = 3  # first losses that our step and PyTorch's must share ...
+SAME_STEPS = 2  # first losses that our step and PyTorch's must share ...
 SAME_RTOL = 1e-4  # ... so nearly
 
 
@@ -63,10 +65,10 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=dict(os.environ) | training_environment(Placement(device="cpu")),
+            env=dict(os.environ) | training_environment(Placement(device="cpu"), str(CACHE)),
         )
 
-    def run(self, steps: int) -> dict[str, Any]:
+    def run(self, steps: int | str) -> dict[str, Any]:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
@@ -111,16 +113,19 @@ def compare(sides: Sequence[Side], same: bool, turns: int, seconds: float, core:
         try:
             for side in sides:
                 side.start(folder, folder / "arrays.npz", core)
-            first = [side.run(SAME_STEPS)["losses"] for side in sides]
+            answers = [side.run(SAME_STEPS) for side in sides]
+            first = [answer["losses"] for answer in answers]
             for side, losses in zip(sides[1:], first[1:], strict=True):
                 if same and not np.allclose(losses, first[0], rtol=SAME_RTOL):
                     sys.exit(f"error: {side.name} is not the same function: losses {losses}, {first[0]}.")
-            warm = [side.run(3)["cpu_seconds"] / 3 for side in sides]
-            steps = [max(2, round(seconds / one)) for one in warm]
+            warm = [side.run(1)["cpu_seconds"] for side in sides]
+            steps = [max(1, round(seconds / one)) for one in warm]
             took: list[list[float]] = [[] for _ in sides]
+            products = []
             for _ in range(turns):
                 for side, count, times in zip(sides, steps, took, strict=True):
                     times.append(side.run(count)["cpu_seconds"] / count)
+                products.append(sides[0].run("products")["gflop_per_cpu_second"])
         finally:
             for side in sides:
                 if hasattr(side, "process"):
@@ -136,10 +141,12 @@ def compare(sides: Sequence[Side], same: bool, turns: int, seconds: float, core:
             "unit": "tokens/CPU second",
             "values": [TOKENS / s for s in times],
             "gflop_per_cpu_second": flops * TOKENS / statistics.median(times) / 1e9,
+            "gflop_per_cpu_second_of_products_alone": statistics.median(products),
             "ours_over_this": statistics.median(times) / statistics.median(took[0]),
-            "first_losses": losses,
+            "first_losses": answer["losses"],
+            "version": answer["version"],
         }
-        for side, times, losses in zip(sides, took, first, strict=True)
+        for side, times, answer in zip(sides, took, answers, strict=True)
     ]
 
 
@@ -154,7 +161,7 @@ def torch_sides(config: RunConfig, python: str) -> list[Side]:
 
 
 def nanodo_config(width: int) -> RunConfig:
-    return run_config(width, norm="layer", mlp="gelu", d_ff=4 * width)
+    return run_config(width, norm="layer", mlp="gelu", d_ff=4 * width, qk_norm=False)
 
 
 def nanodo_sides(config: RunConfig, python: str, checkout: str) -> list[Side]:
@@ -218,7 +225,9 @@ def main() -> None:
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
+    limit = rows[0]["gflop_per_cpu_second_of_products_alone"]
     print(f"{rows[0]['parameters']:,} parameters, {TOKENS:,} tokens a step, sequences of {SEQ_LEN}")
+    print(f"  {'matrix products alone':<36} {'':>22} {limit:>6.1f} GFLOP/CPU s")
     for row in rows:
         rate = statistics.median(row["values"])
         print(

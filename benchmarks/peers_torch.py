@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -25,9 +25,13 @@ def rotate(x_BHSN: Tensor, cos_SN: Tensor, sin_SN: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    def __init__(self, d: int, h: int, n: int, f: int, eps: float) -> None:
+    def __init__(self, shape: dict[str, Any]) -> None:
         super().__init__()
+        d, h, n, f, eps = (shape[name] for name in ("d_model", "n_heads", "d_head", "d_ff", "norm_eps"))
         self.h, self.n = h, n
+        self.norm_q, self.norm_k = (
+            nn.RMSNorm(n, eps=eps) if shape["qk_norm"] else nn.Identity() for _ in range(2)
+        )
         self.norm_attention = nn.RMSNorm(d, eps=eps)
         self.qkv = nn.Linear(d, 3 * h * n, bias=False)
         self.out = nn.Linear(h * n, d, bias=False)
@@ -40,7 +44,7 @@ class Block(nn.Module):
         batch, seq_len, _ = x_BSD.shape
         qkv_BSC = self.qkv(self.norm_attention(x_BSD))
         q, k, v = qkv_BSC.view(batch, seq_len, 3 * self.h, self.n).transpose(1, 2).chunk(3, dim=1)
-        q, k = rotate(q, cos_SN, sin_SN), rotate(k, cos_SN, sin_SN)
+        q, k = (rotate(x, cos_SN, sin_SN) for x in (self.norm_q(q), self.norm_k(k)))
         out_BHSN = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x_BSD = x_BSD + self.out(out_BHSN.transpose(1, 2).reshape(batch, seq_len, -1))
         normed_BSD = self.norm_mlp(x_BSD)
@@ -50,11 +54,9 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, shape: dict[str, Any], seq_len: int) -> None:
         super().__init__()
-        d, h, n = shape["d_model"], shape["n_heads"], shape["d_head"]
+        d, n = shape["d_model"], shape["d_head"]
         self.embed = nn.Embedding(shape["vocab_size"], d)
-        self.blocks = nn.ModuleList(
-            Block(d, h, n, shape["d_ff"], shape["norm_eps"]) for _ in range(shape["n_layers"])
-        )
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape["n_layers"]))
         self.norm_final = nn.RMSNorm(d, eps=shape["norm_eps"])
         angles = np.arange(seq_len)[:, None] * shape["rope_theta"] ** (-np.arange(0, n, 2) / n)
         cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
@@ -78,10 +80,15 @@ def load(model: Decoder, weights: Any) -> None:
         put(model.embed.weight, weights["embed_VD"])
         put(model.norm_final.weight, weights["norm_final/gain_D"])
         for layer, block in enumerate(model.blocks):
-            w = {name[len("blocks/") :]: weights[name][layer] for name in weights if name.startswith("blocks/")}
+            w = {
+                name[len("blocks/") :]: weights[name][layer] for name in weights if name.startswith("blocks/")
+            }
             d = len(w["norm_attention/gain_D"])
             heads = [w[f"attention/w_{role}"].reshape(d, -1) for role in ("q_DHN", "k_DKN", "v_DKN")]
             put(block.norm_attention.weight, w["norm_attention/gain_D"])
+            if "attention/norm_q/gain_D" in w:
+                put(block.norm_q.weight, w["attention/norm_q/gain_D"])
+                put(block.norm_k.weight, w["attention/norm_k/gain_D"])
             put(block.qkv.weight, np.concatenate(heads, axis=1).T)
             put(block.out.weight, w["attention/w_o_HND"].reshape(-1, d).T)
             put(block.norm_mlp.weight, w["norm_mlp/gain_D"])
@@ -123,7 +130,8 @@ def main() -> None:
         began = time.process_time()
         losses = [step() for _ in range(int(line))]
         seconds = time.process_time() - began
-        print(json.dumps({"cpu_seconds": seconds, "losses": [float(x) for x in losses]}), flush=True)
+        answer = {"cpu_seconds": seconds, "losses": [float(x) for x in losses], "version": torch.__version__}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
