@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from analysis.allocate import Demand, Laws, Plan, best, cheapest
-from analysis.approaches import straight_line
 from analysis.law import Array
 from analysis.limits import fitted_ranges, power_warnings, range_warnings, text_warnings
 from analysis.optimum import Cost, cost_of
+from analysis.others import approaches, line
 from analysis.predict import NewRuns, build, build_model, describe_run
 from analysis.question import Model, Question
 from analysis.regret import MULTIPLES, plain, regret
@@ -193,8 +193,8 @@ def answer(
         "regret": plain(regret(surface, solved.demand, plan, MULTIPLES), plan),
         "run": None if run is None else describe_run(content, run, surface, new),
         "hyperparameters": settings(content, run, *_sizes(solved), tuning),
-        "approaches": _approaches(content, question),
-        "straight_line": _line(content, flops),
+        "approaches": approaches(content, question),
+        "straight_line": line(content, flops),
     }
     return found | {"warnings": _warnings(content, solved, taken, optimum)}, run
 
@@ -370,25 +370,6 @@ def _text(solved: Solved) -> dict[str, Any] | None:
         "worth_parameters": float(np.exp(laws.worth_n(plan.u)[0][0])),
         "cost_over_unlimited": float(plan.cost[0] / free.cost[0]),
     }
-
-
-def _approaches(content: dict[str, Any], question: Question) -> dict[str, dict[str, float]]:
-    """N and D by each approach that has an answer, for a plain budget of training FLOPs."""
-    if question.flops is None or question.model or question.extras:
-        return {}
-    log_c = math.log(question.flops)
-    return {
-        name: {
-            "n": math.exp(entry["log_n_at_1"] + entry["a"] * log_c),
-            "d": math.exp(entry["log_d_at_1"] + entry["b"] * log_c),
-        }
-        for name, entry in content["approaches"].items()
-        if "skipped" not in entry and name != "parametric"
-    }
-
-
-def _line(content: dict[str, Any], flops: float) -> dict[str, Any] | None:
-    return None if "skipped" in content["straight_line"] else straight_line(content, flops)
 
 
 def _warnings(
