@@ -41,12 +41,12 @@ def _cells(content: dict[str, Any]) -> RenderableType:
     if not found:
         return Text("no cell has an optimum")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("optimum of")
+    table.add_column("optimum of", no_wrap=True)
     swept = [name for name in ("lr", "batch") if any(name in cell["swept"] for cell in found)]
     for name in swept:
-        table.add_column(_WORDS[name], justify="right")
+        table.add_column({"lr": "rate", "batch": "batch"}[name], justify="right")
         table.add_column(f"{content['level']:.0%} interval", justify="right")
-    for name in ("loss", "runs used"):
+    for name in ("loss", "runs"):
         table.add_column(name, justify="right")
     for cell in found:
         optimum = cell["optimum"]
@@ -54,13 +54,13 @@ def _cells(content: dict[str, Any]) -> RenderableType:
         for name in swept:
             value = optimum.get(name, cell[name])
             row += [f"{value:.3g}" if value else "-", _between(optimum.get(f"{name}_interval"))]
-        lost = f", {cell['diverged']} diverged" if cell["diverged"] else ""
-        table.add_row(*row, f"{optimum['loss']:.4f}", f"{cell['used']} of {cell['rows']}{lost}")
+        lost = f" ({cell['diverged']} lost)" if cell["diverged"] else ""
+        table.add_row(*row, f"{optimum['loss']:.4f}", f"{cell['used']}/{cell['rows']}{lost}")
     return table
 
 
 def _between(interval: list[float] | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.3g} to {interval[1]:.3g}"
+    return "-" if interval is None else f"{interval[0]:.3g}, {interval[1]:.3g}"
 
 
 def _next(cells: list[dict[str, Any]]) -> list[RenderableType]:

@@ -223,6 +223,7 @@ def valley(rows: Rows, noise: Noise, level: float = LEVEL) -> Valley:
     low_K, high_K = rows.u_PK.min(0), rows.u_PK.max(0)
     inside = found.settled and bool(np.linalg.eigvalsh(bend).min() > 0)
     inside &= bool(((found.centre_K > low_K) & (found.centre_K < high_K)).all())
+    inside &= size == 1 or _surrounded(rows.u_PK - found.centre_K)
     ends = _interval(rows, found, _quantile(noise.df, level)) if inside else np.full((2, size), np.nan)
     seeds = len(found.posterior.mean_J) - len(_powers(size))
     return Valley(
@@ -234,6 +235,14 @@ def valley(rows: Rows, noise: Noise, level: float = LEVEL) -> Valley:
 def _quantile(df: float, level: float) -> float:
     q = (1 + level) / 2
     return float(ndtri(q) if np.isinf(df) else stdtrit(df, q))
+
+
+def _surrounded(away_PK: Array) -> bool:
+    """Whether the origin of a plane lies within the points' hull: no half-plane holds them all. Rates that
+    move with the batch leave the corners of their range empty."""
+    angle = np.sort(np.arctan2(away_PK[:, 1], away_PK[:, 0]))
+    gaps = np.diff(np.concatenate([angle, angle[:1] + 2 * np.pi]))
+    return bool(gaps.max() < np.pi)
 
 
 def _interval(rows: Rows, found: _Settled, t: float) -> Array:

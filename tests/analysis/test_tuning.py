@@ -15,11 +15,15 @@ from analysis.columns import Reading
 from analysis.tuning import tune
 from analysis.tuning_laws import Optima, at, power_law
 from analysis.tuning_next import Level, bracket, refine
-from analysis.tuning_rows import from_rows
+from analysis.tuning_rows import from_rows, load_sweep
 from analysis.tuning_rules import hyperparameters
 from analysis.tuning_show import tuning_text
+from experiments import batch_size
+from scaling.accounting import counts
 from scaling.cli.main import app
+from scaling.config import Placement
 from scaling.errors import UserError
+from scaling.runs import RunFolder
 
 RUN = CliRunner()
 
@@ -255,3 +259,24 @@ def test_published_rules_are_listed_without_a_table():
     rules = {rule["name"]: rule for rule in json.loads(done.stdout)["rules"]}
     assert rules["steplaw"]["n_count"] == "non_embedding"
     assert "AdamH" in rules["delphi"]["secondary"]
+
+
+def test_a_folder_of_our_runs_is_read_with_its_diverged_ones(tmp_path):
+    study = batch_size.sweep()
+    for number, run in enumerate(study.runs):
+        at_ = RunFolder(tmp_path / "batch_size" / run.run_id)
+        at_.create(run, Placement())
+        batch, n = run.batch_size * run.seq_len, counts(run.model, run.seq_len).n["total"]
+        v = math.log(batch / (2.0 * run.tokens**0.4))
+        u = math.log(run.optimizer.lr / (3 * n**-0.6)) - 0.5 * v
+        lost = u > 1.6
+        loss = 2 + 0.03 * u * u + 0.02 * v * v + 1e-4 * (number % 3)
+        at_.finish("diverged" if lost else "done", {} if lost else {"loss": loss, "loss_se": 0.01})
+    study.write(tmp_path / "batch_size" / "sweep.json")
+    content = tune(load_sweep(str(tmp_path / "batch_size"), Reading()))
+    assert content["conventions"] == {"n": "total", "c": "matmul"}
+    assert len(content["cells"]) == 4 and {tuple(c["swept"]) for c in content["cells"]} == {("lr", "batch")}
+    assert sum(cell["rows"] for cell in content["cells"]) == len(study.runs)
+    assert all(cell["optimum"] or cell["next"] or cell["refused"] for cell in content["cells"])
+    assert content["held"]["schedule.name"] == study.runs[0].schedule.name
+    json.dumps(content, allow_nan=False)
