@@ -76,11 +76,6 @@ class Target:
         return _USABLE_GIB[self.chip] * 2**30
 
     @property
-    def refuses(self) -> bool:
-        """Whether the compiler itself refuses what does not fit."""
-        return self.topology["platform"] == "tpu"
-
-    @property
     def several_hosts(self) -> bool:
         """Whether chips talk over a network slower than the links of hardware.toml."""
         return self.chip == "h100" and self.chips > GPUS_PER_HOST

@@ -70,11 +70,11 @@ class Pretend:
 
     def __init__(self, fits: Any) -> None:
         self.fits, self.jobs = fits, []
+        self.sizes: dict[str, Any] = {"total": 5e9, "arguments": 2e9, "available": 95e9}
 
     def compile(self, job: dict[str, Any]) -> dict[str, Any]:
         self.jobs.append(job)
-        sizes = {"total": 5e9, "arguments": 2e9, "available": 95e9}
-        return {"fits": bool(self.fits(job)), **sizes}
+        return {"fits": bool(self.fits(job)), **self.sizes}
 
     def close(self) -> None: ...
 
@@ -211,6 +211,14 @@ def test_the_largest_batch_is_found_in_few_compilations() -> None:
         for job in compiler.jobs[:1]
     )
     assert least > find_target("v5p-128").usable
+
+
+def test_a_plan_larger_than_the_chip_does_not_fit_though_it_compiles() -> None:
+    """Seen of libtpu 0.0.42: 1.62 GB of arguments and 16.86 GB of temporaries accepted for 16.91 GB."""
+    compiler = Pretend(lambda job: True)
+    compiler.sizes = {"total": 110e9, "arguments": 2e9, "available": None}
+    verdict = judge(shape_of(run(batch=64)), asked(), compiler)
+    assert not verdict.fits and verdict.total == 110e9
 
 
 def test_nothing_fits() -> None:
