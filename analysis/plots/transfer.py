@@ -33,10 +33,13 @@ def transfer_figure(content: dict[str, Any], stem: Path, svg: bool = False) -> l
             style.log_axis(axes.xaxis, *style.padded(rates, 1.3), "ratio", 5)
             axes.set_xlabel("learning rate of the base")
             axes.set_title(_title(one))
-            axes.legend(title="parameters N", fontsize=8, loc="upper center", ncols=2)
+            axes.legend(
+                title="parameters N", fontsize=8, loc="upper center", ncols=4, columnspacing=1,
+                handlelength=1, frameon=True, facecolor="white", edgecolor="none",
+            )  # fmt: skip
         shown = [point["loss"] for one in found for size in one["sizes"] for point in _near(size)]
         low, high = style.loss_limits(shown)
-        style.log_axis(panels[0].yaxis, low, high * 1.05, "loss")
+        style.log_axis(panels[0].yaxis, low, high * 1.04, "loss")
         panels[0].set_ylabel("final loss (nats per token)")
         return style.save(drawing, stem, style.stack(numbers), svg)
 
