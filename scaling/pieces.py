@@ -25,7 +25,8 @@ def in_pieces(value_and_grad: ValueAndGrad, tokens: int) -> ValueAndGrad:
         return value_and_grad
 
     def whole(params: Any, tokens_BS1: jax.Array) -> Any:
-        pieces = pieces_of(*tokens_BS1.shape, tokens)
+        batch, width = tokens_BS1.shape
+        pieces = pieces_of(batch, width, tokens)
         if pieces == 1:
             return value_and_grad(params, tokens_BS1)
         tokens_PBS1 = tokens_BS1.reshape(pieces, -1, tokens_BS1.shape[1])
