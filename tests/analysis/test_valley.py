@@ -120,5 +120,4 @@ def test_intervals_hold_about_as_often_as_they_say():
 @pytest.mark.parametrize("sigma", [0.002, 0.008])
 def test_coverage_over_shapes_designs_and_noises(sides, levels, seeds, sigma):
     held, _ = coverage(80, levels, seeds, sigma, *sides, np.random.default_rng(7))
-    # Single seeds leave noise and lopsidedness to be told apart by a row or two of each cell.
-    assert held >= (0.84 if seeds > 1 else 0.75)
+    assert held >= 0.82  # 400 intervals of 90%, in fives that share a noise
