@@ -83,9 +83,10 @@ class Side:
 
 
 def run_config(width: int, **model: Any) -> RunConfig:
+    """The recipe's shape of a width, without what its attention adds to a plain decoder's."""
     recipe = RECIPES["small"]
     config = recipe.run(recipe.model(width), DataConfig(name="random", fingerprint=""), 1e7)
-    shape = replace(config.model, **model)
+    shape = replace(config.model, windows=(), qk_norm=False, **model)
     return replace(config, model=shape, seq_len=SEQ_LEN, batch_size=TOKENS // SEQ_LEN)
 
 
@@ -161,7 +162,7 @@ def torch_sides(config: RunConfig, python: str) -> list[Side]:
 
 
 def nanodo_config(width: int) -> RunConfig:
-    return run_config(width, norm="layer", mlp="gelu", d_ff=4 * width, qk_norm=False)
+    return run_config(width, norm="layer", mlp="gelu", d_ff=4 * width)
 
 
 def nanodo_sides(config: RunConfig, python: str, checkout: str) -> list[Side]:

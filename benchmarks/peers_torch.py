@@ -29,9 +29,6 @@ class Block(nn.Module):
         super().__init__()
         d, h, n, f, eps = (shape[name] for name in ("d_model", "n_heads", "d_head", "d_ff", "norm_eps"))
         self.h, self.n = h, n
-        self.norm_q, self.norm_k = (
-            nn.RMSNorm(n, eps=eps) if shape["qk_norm"] else nn.Identity() for _ in range(2)
-        )
         self.norm_attention = nn.RMSNorm(d, eps=eps)
         self.qkv = nn.Linear(d, 3 * h * n, bias=False)
         self.out = nn.Linear(h * n, d, bias=False)
@@ -44,7 +41,7 @@ class Block(nn.Module):
         batch, seq_len, _ = x_BSD.shape
         qkv_BSC = self.qkv(self.norm_attention(x_BSD))
         q, k, v = qkv_BSC.view(batch, seq_len, 3 * self.h, self.n).transpose(1, 2).chunk(3, dim=1)
-        q, k = (rotate(x, cos_SN, sin_SN) for x in (self.norm_q(q), self.norm_k(k)))
+        q, k = (rotate(x, cos_SN, sin_SN) for x in (q, k))
         out_BHSN = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x_BSD = x_BSD + self.out(out_BHSN.transpose(1, 2).reshape(batch, seq_len, -1))
         normed_BSD = self.norm_mlp(x_BSD)
@@ -86,9 +83,6 @@ def load(model: Decoder, weights: Any) -> None:
             d = len(w["norm_attention/gain_D"])
             heads = [w[f"attention/w_{role}"].reshape(d, -1) for role in ("q_DHN", "k_DKN", "v_DKN")]
             put(block.norm_attention.weight, w["norm_attention/gain_D"])
-            if "attention/norm_q/gain_D" in w:
-                put(block.norm_q.weight, w["attention/norm_q/gain_D"])
-                put(block.norm_k.weight, w["attention/norm_k/gain_D"])
             put(block.qkv.weight, np.concatenate(heads, axis=1).T)
             put(block.out.weight, w["attention/w_o_HND"].reshape(-1, d).T)
             put(block.norm_mlp.weight, w["norm_mlp/gain_D"])
