@@ -90,7 +90,7 @@ class Recipe:
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (Recipe(name="small", source="tuned on the embedded text", lr_base=9.6e-3, batch_base=384),)
+    for recipe in (Recipe(name="small", source="tuned on the embedded text", lr_base=1.36e-2, batch_base=768),)
 }
 
 
