@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import queue
 import re
 import resource
 import sys
+import threading
 import time
 from typing import Any
 
@@ -111,11 +114,21 @@ def exhausted(text: str) -> dict[str, Any]:
     }
 
 
+def _listen(lines: queue.Queue[str]) -> None:
+    """Jobs as they come; when no more can come the caller is gone, and nobody waits for what is compiling."""
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)
+
+
 def main() -> None:
     import jax
 
     jax.config.update("jax_optimization_level", OPTIMISATION)
-    for line in sys.stdin:
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+    while True:
+        line = lines.get()
         try:
             found = answer(json.loads(line))
         except Exception as error:  # said by the caller, who knows which shape it was
