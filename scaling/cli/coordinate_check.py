@@ -73,13 +73,15 @@ def coordinate_check(
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
     os.environ.update(training_environment(Placement(threads=0), compiled))
 
+    run, name = _run(config, set_ or [], parametrization)
+    axes = _axes(axis, name)
+
     from analysis.activations import slopes
     from analysis.plots.activations import activations_figure
     from scaling.coordinates import measure
 
-    run, name = _run(config, set_ or [], parametrization)
     rows: list[dict[str, Any]] = []
-    for along in _axes(axis, name):
+    for along in axes:
         rows += measure(run, name, along, given[along], seeds=seeds, steps=steps, show=note)
     found = slopes(rows)
     optimizer = run.optimizer.name
@@ -97,15 +99,17 @@ def coordinate_check(
 def _run(path: Path | None, changes: list[str], name: str | None) -> tuple[RunConfig, Any]:
     from scaling.cli.train import _assignments, _read
     from scaling.config import override
-    from scaling.coordinates import default_config
     from scaling.errors import UserError
     from scaling.parametrisation import TABLE
 
-    run = override(default_config() if path is None else _read(path), _assignments(changes))
-    chosen = name or (run.parametrisation if path else "mup")
-    if chosen not in TABLE:
-        raise UserError(f"--parametrization is {chosen!r}; choose from {', '.join(TABLE)}.")
-    return run, chosen
+    if name and name not in TABLE:
+        raise UserError(f"--parametrization is {name!r}; choose from {', '.join(TABLE)}.")
+    if path is not None:
+        run = override(_read(path), _assignments(changes))
+        return run, name or run.parametrisation
+    from scaling.coordinates import default_config
+
+    return override(default_config(), _assignments(changes)), name or "mup"
 
 
 def _axes(axis: str | None, name: str) -> tuple[str, ...]:
