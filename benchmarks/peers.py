@@ -162,7 +162,11 @@ def torch_sides(config: RunConfig, python: str) -> list[Side]:
 
 
 def nanodo_config(width: int) -> RunConfig:
-    return run_config(width, norm="layer", mlp="gelu", d_ff=4 * width)
+    """Its shape: heads that divide the width, as near the recipe's number as go, and no gate."""
+    wanted = run_config(width).model.n_heads
+    heads = min((h for h in range(1, width) if width % (2 * h) == 0), key=lambda h: (abs(h - wanted), -h))
+    shape = {"n_heads": heads, "n_kv_heads": heads, "d_head": width // heads, "d_ff": 4 * width}
+    return run_config(width, norm="layer", mlp="gelu", **shape)
 
 
 def nanodo_sides(config: RunConfig, python: str, checkout: str) -> list[Side]:
