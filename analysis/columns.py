@@ -17,7 +17,7 @@ import pandas as pd
 
 from analysis.checks import Rows, examine
 from analysis.newton import Array
-from analysis.roles import ROLES, RUN_NAMES, check_unit, convert, role
+from analysis.roles import ROLES, RUN_NAMES, check_unit, convert, plain, role
 from scaling.errors import UserError
 
 STATUS_NAMES = ("status", "state")
@@ -73,6 +73,22 @@ class Reading:
 
     def unit(self, name: str) -> str:
         return self.units.get(name, role(name).unit)
+
+    def of_run(self, run: str, step: str | None) -> Reading:
+        """This reading of a table that names its runs in column `run`."""
+        return Reading(
+            units=self.units, run=run, step=step, where=self.where, every_row=self.every_row,
+            n_count=self.n_count, c_count=self.c_count, **self.columns,
+        )  # fmt: skip
+
+    def by_map(self, roles: Mapping[str, Mapping[str, str]]) -> Reading:
+        """This reading where no column is named: columns and units of a stored map (`analysis.importing`)."""
+        units = {name: entry["unit"] for name, entry in roles.items()} | self.units
+        columns = {name: entry["column"] for name, entry in roles.items()}
+        return Reading(
+            units=units, run=self.run, step=self.step, where=self.where, every_row=self.every_row,
+            n_count=self.n_count, c_count=self.c_count, **columns,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,9 +170,14 @@ def _equal(column: pd.Series, value: str) -> np.ndarray[Any, np.dtype[np.bool_]]
     return np.asarray(same | (numbers == number).to_numpy())
 
 
-def _find(raw: pd.DataFrame, names: Iterable[str]) -> str | None:
-    """The one column whose lower-case name is among `names`; None when none or several are."""
-    hits = [column for column in raw.columns if column.lower() in names]
+def found_by_name(raw: pd.DataFrame, names: Iterable[str]) -> str | None:
+    """The one column whose lower-case name is among `names`, else the one whose `plain` name is; None when
+    none or several are. Of losses val/loss counts beside loss: which is meant is then not known."""
+    exact = [str(column) for column in raw.columns if str(column).lower() in names]
+    alike = [str(column) for column in raw.columns if plain(column) in names]
+    hits = list(dict.fromkeys(exact + alike)) if "loss" in names else exact or alike
+    if len(hits) > 1:  # a column of words names a kind of loss, it holds none
+        hits = [hit for hit in hits if pd.to_numeric(raw[hit], errors="coerce").notna().any()]
     return hits[0] if len(hits) == 1 else None
 
 
@@ -190,14 +211,14 @@ def _choose(
     if len(named_sizes) < 2:
         # A law of one size alone takes the others too where they are plainly there: the approaches need them.
         wanted = [name for name in SIZES if name in needs or _usable(raw, name)] + wanted
-    if "unique" in needs and "unique" not in columns and _find(raw, role("unique").common) is None:
+    if "unique" in needs and "unique" not in columns and found_by_name(raw, role("unique").common) is None:
         wanted.append("epochs")
     sought = [name for name in wanted if name not in columns]
     by_name = []
     for name in sought:
         if name == "c" and {"n", "d"} <= columns.keys() and named_sizes and "c" not in needs:
             continue
-        found = _find(raw, role(name).common)
+        found = found_by_name(raw, role(name).common)
         if found is not None and found not in columns.values():
             columns[name] = found
             by_name.append(f"{found} as {name}")
@@ -207,7 +228,7 @@ def _choose(
 
 
 def _usable(raw: pd.DataFrame, name: str) -> bool:
-    column = _find(raw, role(name).common)
+    column = found_by_name(raw, role(name).common)
     if column is None:
         return False
     numbers = pd.to_numeric(raw[column], errors="coerce")
@@ -254,7 +275,7 @@ def _last_of_each(
 
 
 def _finished(frame: pd.DataFrame, raw: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    column = _find(raw, STATUS_NAMES)
+    column = found_by_name(raw, STATUS_NAMES)
     if column is None:
         return frame, []
     status = frame[column].astype(str).str.strip().str.lower()

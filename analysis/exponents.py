@@ -26,13 +26,13 @@ from rich.text import Text
 
 from analysis import porian
 from analysis.bootstrap import LEVEL
+from analysis.folders import Finished
 from analysis.isoflop import Profiles, isoflop
 from analysis.law import Array
 from analysis.minima import grouped
 from analysis.optimum import Cost
 from analysis.published import find, registry
 from analysis.published import table as published_table
-from analysis.table import row
 from scaling.errors import UserError
 from scaling.runs import RunFolder
 
@@ -136,9 +136,10 @@ def of_runs(path: Path, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     cells = _cells(path)
     done, lost = [], []
     for run in dict.fromkeys(run for run, _ in cells):
-        status = RunFolder(path / run).status()
+        folder = RunFolder(path / run)
+        status = folder.status()
         if status == "done":  # rates that never came down among them: they are what the first steps are about
-            done.append(row(RunFolder(path / run)))
+            done.append(Finished(folder, folder.summary()).row())
         else:
             lost.append(f"{run} is left out: {status}")
     if not done:

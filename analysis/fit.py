@@ -300,10 +300,11 @@ def derived(law: Law, best_K: Array, draws_RK: Array) -> dict[str, Any]:
     """What decisions use: the law's own functions of its constants, with intervals."""
     value, spread = {}, {}
     for name, function in (law.derived or {}).items():
-        here, drawn = (
-            np.asarray(function(Values(**dict(zip(law.names, params_RK.T, strict=True)))), np.float64)
-            for params_RK in (best_K[None], draws_RK)
-        )
+        with np.errstate(all="ignore"):  # a resample whose term vanished has no ratio
+            here, drawn = (
+                np.asarray(function(Values(**dict(zip(law.names, params_RK.T, strict=True)))), np.float64)
+                for params_RK in (best_K[None], draws_RK)
+            )
         value[name], spread[name] = float(here[0]) if np.isfinite(here[0]) else None, interval(drawn)
     return {"derived": value, "derived_intervals": spread}
 

@@ -29,7 +29,6 @@ from analysis.newton import Objective
 from analysis.published import Estimation, NotHere, PublishedSet, find, table
 from analysis.published_fits import as_runs
 from analysis.ranking import rank
-from analysis.show import number
 from scaling.errors import UserError
 
 _CHOICES = Path(__file__).with_name("ranking_sets.toml")
@@ -128,8 +127,8 @@ def published_ranking_text(content: Mapping[str, Any]) -> RenderableType:
     """Laws by sets: log score and, in brackets, the share of hidden runs in the 90% interval."""
     parts: list[RenderableType] = [
         Text(
-            f"the top factor {content['factor']:g} of {content['by'].upper()} hidden; mean log score in nats "
-            "a run (share of hidden runs inside the 90% interval); * first of its set",
+            f"runs within {content['factor']:g} of the largest {content['by'].upper()} hidden: mean log "
+            "score, nats a run, and the share of hidden\nruns inside the 90% interval; * first of its set",
             style="bold",
         )
     ]
@@ -143,11 +142,11 @@ def _table(content: Mapping[str, Any], rows: str, title: str) -> Table:
     """Sets down, laws across: the better laws first."""
     first = "first" if rows == "all" else "first_frontier"
     order = [each["law"] for each in content["overall"][rows]["laws"]]
-    grid = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left", title_style="bold")
+    grid = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold")
     grid.add_column("set", no_wrap=True)
     grid.add_column("hidden", justify="right", no_wrap=True)
     for name in order:
-        grid.add_column(name, justify="right", no_wrap=True)
+        grid.add_column(name.replace("_", "\n_", 1), justify="right", no_wrap=True)
     for each in content["sets"]:
         cells = [_cell(each["laws"][name][rows], name == each[first]) for name in order]
         other = each[first] if each[first] not in order else None
@@ -155,7 +154,7 @@ def _table(content: Mapping[str, Any], rows: str, title: str) -> Table:
         grid.add_row(each["title"], str(held), *cells)
         if other:
             grid.add_row(Text(f"  {other}: {_cell(each['laws'][other][rows], True)}", style="dim"))
-    means = [f"{law['log_score']:.2f} ({law['coverage_90']:.0%})" for law in content["overall"][rows]["laws"]]
+    means = [f"{law['log_score']:.2f} {law['coverage_90']:.0%}" for law in content["overall"][rows]["laws"]]
     grid.add_row("mean over sets", "", *means, style="bold")
     return grid
 
@@ -163,13 +162,13 @@ def _table(content: Mapping[str, Any], rows: str, title: str) -> Table:
 def _cell(score: Mapping[str, Any] | None, first: bool) -> str:
     if score is None:
         return "-"
-    return f"{'*' if first else ''}{score['log_score']:.2f} ({score['coverage_90']:.0%})"
+    return f"{'*' if first else ''}{score['log_score']:.2f} {score['coverage_90']:.0%}"
 
 
 def _margin(margin: Mapping[str, Any]) -> str:
     if margin["second"] is None:
         return f"first: {margin['first']}, which alone has a score in every set"
-    error = "" if margin["error"] is None else f" ± {number(margin['error'])}"
+    error = "" if margin["error"] is None else f" ± {margin['error']:.3f}"
     return (
         f"first: {margin['first']}, by {margin['log_score']:.3f}{error} nats a run over {margin['second']} "
         f"(standard error over {margin['sets']} sets)"

@@ -7,6 +7,7 @@ for each role listed here and `--column ROLE=COLUMN` for a role that only a law 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,13 @@ ROLES = {
 def role(name: str) -> Role:
     """The role of this name; one that is not listed is a positive number without a unit."""
     return ROLES.get(name) or Role(name, name, COUNT_UNITS, (name.lower(),))
+
+
+def plain(column: str) -> str:
+    """How a column is called whoever logged it: val/loss, val.loss and Val-Loss are val_loss; what only says
+    where it was kept (config., summary., hparams.) is left out."""
+    name = re.sub(r"[\s/.\-:]+", "_", str(column).strip().lower())
+    return re.sub(r"^_*(config|summary|hparams|args)_(?=.)", "", name)
 
 
 def check_unit(name: str, unit: str) -> None:

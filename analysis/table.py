@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ import pandas as pd
 
 from analysis.checks import Rows, examine
 from analysis.columns import SIZES, SURFACE, Reading, canonical, named
+from analysis.folders import curves, split
+from analysis.importing import kind_of, map_path, read_runs, stored_map
 from analysis.newton import Array
 from analysis.roles import role
-from scaling.accounting import C_CONVENTIONS, N_CONVENTIONS, columns
+from scaling.accounting import C_CONVENTIONS, N_CONVENTIONS
 from scaling.config import RunConfig, from_dict, to_dict
 from scaling.errors import UserError
 from scaling.runs import RunFolder, run_folders
@@ -78,7 +80,8 @@ class Runs:
 
 
 def load(source: str, reading: Reading | None = None, needs: Mapping[str, str] | None = None) -> Runs:
-    """Read runs from a folder of runs, `wandb:entity/project`, or a CSV / parquet / JSON / JSON-lines file.
+    """Read runs from a folder of runs, `wandb:entity/project`, a CSV / parquet / JSON / JSON-lines file, or
+    the logs of others (`analysis.importing`). A table with a column map beside it is read by that.
 
     `needs`: the roles that the laws to be fitted read, see `analysis.columns.canonical`. Raises UserError
     when the source is missing, empty or unreadable, when a column is missing, when a row that counts
@@ -88,19 +91,60 @@ def load(source: str, reading: Reading | None = None, needs: Mapping[str, str] |
     if source.startswith("wandb:"):
         from analysis.wandb_source import load_project  # wandb takes a second to import
 
-        raw = load_project(source.removeprefix("wandb:"))
-        return from_frame(raw, reading, source, source.rsplit("/", 1)[-1], needs)
+        notes: list[str] = []
+        raw = load_project(source.removeprefix("wandb:"), notes)
+        return _noted(from_frame(raw, reading, source, source.rsplit("/", 1)[-1], needs), notes)
     path = Path(source)
     if not path.exists() and (Path("runs") / source).is_dir():
         path = Path("runs") / source
-    if path.is_dir():
-        return from_folder(path, reading)
     if not path.exists():
         raise UserError(
-            f"{source} does not exist; give a CSV, parquet or JSON file, a folder of runs or "
+            f"{source} does not exist; give a CSV, parquet or JSON file, a folder of runs or logs, or "
             "wandb:ENTITY/PROJECT."
         )
-    return from_frame(read(path), reading, source, path.stem, needs)
+    kind = kind_of(path) if path.is_file() or not is_ours(path) else None
+    if kind in ("wandb", "tensorboard", "jsonl"):
+        return _of_logs(path, reading, source, needs)
+    if path.is_dir():
+        return from_folder(path, reading)
+    stored = None if reading.names_columns else stored_map(path)
+    if stored is None:
+        return from_frame(read(path), reading, source, path.stem, needs)
+    said = ", ".join(f"{entry['column']} as {name}" for name, entry in stored["roles"].items())
+    mapped = reading.by_map(stored["roles"])
+    return _noted(
+        from_frame(read(path), mapped, source, path.stem, needs),
+        [f"columns by {map_path(path).name}: {said}"],
+    )
+
+
+def _of_logs(path: Path, reading: Reading, source: str, needs: Mapping[str, str] | None) -> Runs:
+    """Another's logs, see `analysis.importing`."""
+    raw, notes = read_runs(path, reading.every_row)
+    if reading.every_row and not reading.run:
+        reading = reading.of_run("run", reading.step)
+    return _noted(from_frame(raw, reading, source, path.resolve().name, needs), notes)
+
+
+def _noted(runs: Runs, notes: list[str]) -> Runs:
+    return replace(runs, notes=[*notes, *runs.notes])
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a folder holds run folders of this project, one or two levels down."""
+    if (path / "sweep.json").exists():
+        return True
+    for pattern in ("*/config.json", "*/*/config.json"):
+        found = next(path.glob(pattern), None)
+        if found is None:
+            continue
+        try:
+            stored = json.loads(found.read_text(errors="replace"))
+        except (OSError, ValueError):
+            return (found.parent / "placement.json").exists()
+        if isinstance(stored, dict) and {"model", "data", "optimizer"} <= stored.keys():
+            return True
+    return False
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -195,17 +239,8 @@ def from_folder(path: Path, reading: Reading) -> Runs:
         raise UserError(f"{path} has no run folders; {hint}.")
     n_name, c_name = _conventions(reading)
     chosen, left_out, design = _members(path, folders)
-    rows, dropped = [], []
-    hot = set() if reading.every_row else _uncooled(chosen)
-    for folder in chosen:
-        status = folder.status()
-        if folder.run_id in hot:
-            dropped.append({"run": folder.run_id, "reason": "its rate did not cool down, as others here did"})
-        elif status == "done":
-            rows += _curve(folder) if reading.every_row else [row(folder)]
-        else:
-            step = folder.summary().get("diverged_step")
-            dropped.append({"run": folder.run_id, "reason": f"{status} at step {step}" if step else status})
+    finished, dropped = split(chosen, cooled=not reading.every_row)
+    rows = curves(finished) if reading.every_row else [one.row() for one in finished]
     if not rows:
         raise UserError(f"{path} has no finished run, {len(dropped)} are not done; see `scaling status`.")
     table = pd.DataFrame(rows)
@@ -224,25 +259,9 @@ def from_folder(path: Path, reading: Reading) -> Runs:
         said = said + _examine(table, str(path))
     return Runs(
         source=str(path), name=path.name, table=table, n_name=n_name, c_name=c_name, own=True,
-        dropped=dropped, notes=said, setting=_setting(chosen[0].config(), design),
+        dropped=dropped, notes=said, setting=_setting(finished[0].config, design),
         fixed_n=reading.n_count is not None,
     )  # fmt: skip
-
-
-def _uncooled(folders: list[RunFolder]) -> set[str]:
-    """Finished runs whose rate never fell for good, where others' did; none where no run's did."""
-    done = {folder.run_id: folder.config().schedule for folder in folders if folder.status() == "done"}
-    flat = {"constant", "inverse_sqrt"}
-    hot = {run for run, one in done.items() if one.name in flat or (one.name == "wsd" and one.decay == 0)}
-    return hot if len(hot) < len(done) else set()
-
-
-def _curve(folder: RunFolder) -> list[dict[str, Any]]:
-    """Every logged row of a run: its step, learning rate and training loss beside what its config fixes."""
-    whole = row(folder)
-    logged = [point for point in folder.metrics()[0] if {"step", "lr", "loss"} <= point.keys()]
-    fixed = {name: value for name, value in whole.items() if name not in ("loss_se", "steps", "lr", "loss")}
-    return [fixed | {"steps": p["step"], "lr": p["lr"], "loss": p["loss"]} for p in logged]
 
 
 def _examine(table: pd.DataFrame, source: str) -> list[str]:
@@ -253,7 +272,7 @@ def _examine(table: pd.DataFrame, source: str) -> list[str]:
 
 
 def _one_text(table: pd.DataFrame, source: str) -> None:
-    for column in ("fingerprint", "data.fingerprint"):  # a folder's, a wandb project's
+    for column in ("fingerprint", "data.fingerprint", "config.data.fingerprint"):  # a folder's, wandb's
         texts = sorted({str(text) for text in table[column].dropna()}) if column in table else []
         if len(texts) > 1:
             raise UserError(
@@ -290,23 +309,3 @@ def _setting(config: RunConfig, design: dict[str, Any]) -> dict[str, Any]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def row(folder: RunFolder) -> dict[str, Any]:
-    """One finished run as a row: its counts come from its config, its loss from its summary."""
-    config, summary = folder.config(), folder.summary()
-    loss = summary.get("loss")
-    if not isinstance(loss, int | float) or not np.isfinite(loss) or loss <= 0:
-        raise UserError(f"{folder.path}/summary.json has loss = {loss!r}; train the run again.")
-    return {
-        "run_id": folder.run_id,
-        "status": folder.status(),
-        "loss": float(loss),
-        "loss_se": summary.get("loss_se"),
-        **columns(config),
-        "fingerprint": config.data.fingerprint,
-        "unique_tokens": summary.get("unique_tokens"),
-        "b2": config.optimizer.b2,
-        "schedule": config.schedule.name,
-        "warmup_steps": config.schedule.warmup_steps or config.schedule.warmup * config.steps,
-    }

@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 from scaling.arch.activations import ACTIVATIONS
@@ -255,7 +256,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
     """
     if not isinstance(values, dict):
         raise UserError(f"{where or cls.__name__} is {_short(values)}; give an object of fields.")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
@@ -270,6 +271,12 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise UserError(f"config field {_dot(where, name)!r} is missing; give it a value.")
     return cls(**built)
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Evaluating annotations costs more than all the rest, and a folder may hold 100,000 configs."""
+    return typing.get_type_hints(cls)
 
 
 def override(config: RunConfig, assignments: dict[str, Any]) -> RunConfig:
@@ -342,9 +349,18 @@ def _short(value: Any) -> str:
         return "too long to print"
 
 
+@lru_cache(4096)
+def _part(cls: type, text: str, where: str) -> Any:
+    """A nested config, made once however many of a sweep's runs have it; configs do not change."""
+    return from_dict(cls, json.loads(text), where)
+
+
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, where)
+        try:
+            return _part(typing.cast(type, hint), json.dumps(value), where)
+        except TypeError:  # what JSON does not hold has its say in from_dict
+            return from_dict(typing.cast(type, hint), value, where)
     origin = typing.get_origin(hint)
     if origin is Literal:
         if value not in typing.get_args(hint):
