@@ -65,8 +65,9 @@ def test_n_d_and_c_of_each_cell_follow_from_its_config(study: object) -> None:
         assert cell.n == n_by_hand(run)
         assert cell.tokens == run.batch_size * run.seq_len * run.steps
         assert cell.tokens_per_parameter == pytest.approx(cell.tokens / cell.n)
+        windows = run.model.windows or (0,)
         seen = sum(
-            min(place, run.model.windows[layer % len(run.model.windows)] or run.seq_len)
+            min(place, windows[layer % len(windows)] or run.seq_len)
             for layer in range(run.model.n_layers)
             for place in range(1, run.seq_len + 1)
         )  # keys, over the layers and queries of a sequence
