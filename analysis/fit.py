@@ -99,9 +99,9 @@ def fit(
 ) -> dict[str, Any]:
     """Fit `laws` (names, or laws of your own; default `DEFAULT`); the result is the fit file, see above.
 
-    The further arguments are those of `Settings`; without an objective it is `analysis.scatter`'s. Raises UserError for an unknown law, a constant in
-    `fixed` that no law has, a column that a law needs and the table lacks, seed noise where no setting
-    repeats, and when there are too few rows for any law.
+    The further arguments are those of `Settings`; without an objective it is `analysis.scatter`'s. Raises
+    UserError for an unknown law, a constant in `fixed` that no law has, a column that a law needs and the
+    table lacks, seed noise where no setting repeats, and when there are too few rows for any law.
     """
     how = Settings(
         objective or objective_of(runs), resamples, seed, resampling, dict(fixed or {}), seed_noise

@@ -34,7 +34,8 @@ from scaling.config import Placement
 from scaling.environment import has_accelerator, training_environment
 from scaling.files import write_json
 
-BENCHMARKS = ("step", "peers", "compile", "fit", "ranking", "scale", "data", "start")  # in the order of the tables
+# In the order of the tables.
+BENCHMARKS = ("step", "peers", "compile", "fit", "ranking", "scale", "data", "start")
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("numpy", "scipy", "jax", "jaxlib", "flax", "optax", "grain", "array_record", "torch", "nanodo")
 

@@ -1,11 +1,11 @@
 """Does the fitted E meet a truth? Sizes x horizons on text whose entropy rate is known.
 
-The text is the random hierarchy model's (Cagnetta et al. 2024, arXiv:2307.02129) of two levels, in windows that
-cut no sample, so that no model is asked for what it cannot have seen.
+The text is the random hierarchy model's (Cagnetta et al. 2024, arXiv:2307.02129) of two levels, in windows
+that cut no sample, so that no model is asked for what it cannot have seen.
 
     scaling data hierarchy --out prepared/hierarchy
     scaling launch known_entropy --data prepared/hierarchy
-    python -m experiments.known_entropy [runs/known_entropy]    # the fitted E beside the true rate; exit 1 off it
+    python -m experiments.known_entropy [runs/known_entropy]    # E beside the true rate; exit 1 off it
 """
 
 from __future__ import annotations

@@ -118,7 +118,9 @@ def cost(
     ] = "full",
     recipe: Annotated[
         str,
-        typer.Option(help="Bytes of a parameter: engine (ours), plain (ours, scores written) or mixed (16 a parameter)."),
+        typer.Option(
+            help="Bytes of a parameter: engine (ours), plain (ours, scores written) or mixed (16 a parameter)."
+        ),
     ] = "engine",
     context: Annotated[
         int | None,

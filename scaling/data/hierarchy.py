@@ -2,8 +2,9 @@
 
 A sample is grown from one of `symbols` roots: at each of `levels` levels every symbol becomes, by one of its
 `rules` productions drawn evenly, two symbols of the next level. No production is shared, so a sample has one
-parse and its entropy is that of the choices: ln(symbols) + ln(rules) (2^levels - 1) nats. Samples are written
-as letters, a line each, so a token more each (the line's end, or the separator of a document) that is certain.
+parse and its entropy is that of the choices: ln(symbols) + ln(rules) (2^levels - 1) nats. Samples are
+written as letters, a line each, so a token more each (the line's end or the separator of a document) that
+is certain.
 A model that sees a sample from its beginning can come as near to the rate as it is able, and no nearer: E.
 """
 
