@@ -118,9 +118,7 @@ def cost(
     ] = "full",
     recipe: Annotated[
         str,
-        typer.Option(
-            help="Bytes of a parameter: engine (ours), plain (ours, scores written) or mixed (16 a parameter)."
-        ),
+        typer.Option(help="Bytes a parameter: engine (ours), plain (ours, scores written) or mixed (16)."),
     ] = "engine",
     context: Annotated[
         int | None,
