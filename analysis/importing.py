@@ -24,7 +24,7 @@ import pandas as pd
 
 from analysis import tensorboard, wandb_files
 from analysis.columns import Reading, found_by_name, named
-from analysis.metrics import last_values, read_logs
+from analysis.metrics import early_losses, last_values, read_logs
 from analysis.roles import ROLES, role
 from scaling.errors import UserError
 from scaling.files import whole, write_json
@@ -104,7 +104,9 @@ def _events(path: Path, curves: bool) -> tuple[pd.DataFrame, list[str]]:
             f"{path}: its {len(files)} event files hold no scalar{_why(notes)}; give runs that logged some."
         )
     rows["run"] = rows["run"].astype("category")
-    return _beside(rows if curves else last_values(rows, "step"), settings), notes
+    if curves:
+        return _beside(rows, settings), notes
+    return _beside(last_values(rows, "step"), settings), [*notes, *early_losses(rows, "step")]
 
 
 def _logs(path: Path, curves: bool) -> tuple[pd.DataFrame, list[str]]:
@@ -127,7 +129,9 @@ def _logs(path: Path, curves: bool) -> tuple[pd.DataFrame, list[str]]:
         ]
     )
     step = next((name for name in _STEPS if name in rows.columns), None)
-    return _beside(rows if curves else last_values(rows, step), settings), notes
+    if curves:
+        return _beside(rows, settings), notes
+    return _beside(last_values(rows, step), settings), [*notes, *early_losses(rows, step)]
 
 
 def _why(notes: list[str]) -> str:

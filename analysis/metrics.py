@@ -18,6 +18,7 @@ from pyarrow import json as pajson
 
 _BATCH = 64 * 2**20  # bytes parsed at a time: thousands of small logs in one go
 _BLOCK = 8 * 2**20
+_ENDED = 0.97  # share of a run's steps after which its last loss is that of its end
 _NAMED = 20  # damaged lines named one by one
 
 
@@ -153,3 +154,22 @@ def last_values(rows: pd.DataFrame, step: str | None) -> pd.DataFrame:
         code = rows["run"].cat.codes.to_numpy()
         rows = rows.iloc[np.lexsort((np.arange(len(rows)), rank.to_numpy(), code))]
     return rows.groupby("run", observed=True, sort=False).last().reset_index().astype({"run": str})
+
+
+def early_losses(rows: pd.DataFrame, step: str | None) -> list[str]:
+    """Notes on runs whose last value of a loss was logged well before their last step: it belongs to fewer
+    tokens than the run's row says."""
+    notes: list[str] = []
+    if step is None:
+        return notes
+    steps = pd.to_numeric(rows[step], errors="coerce")
+    end = steps.groupby(rows["run"], observed=True).max()
+    for column in [c for c in rows.columns if "loss" in str(c).lower() and rows[c].dtype.kind in "fiu"]:
+        has = rows[column].notna()
+        last = steps[has].groupby(rows["run"][has], observed=True).max()
+        early = last[last < _ENDED * end[last.index]]
+        if len(early):
+            named = ", ".join(f"{run} ({last[run]:g} of {end[run]:g})" for run in early.index[:4])
+            more = f" and {len(early) - 4} more" if len(early) > 4 else ""
+            notes.append(f"the last {column} stands before the last {step} in {named}{more}")
+    return notes

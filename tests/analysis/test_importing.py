@@ -145,6 +145,15 @@ def test_damaged_lines_are_dropped_and_named(tmp_path: Path) -> None:
     assert len(notes) == 2 and "line 2 is cut off" in notes[0] and "line 3 is unreadable" in notes[1]
 
 
+def test_a_loss_logged_long_before_the_end_is_named(tmp_path: Path) -> None:
+    """A validation loss of step 5 is not that of the 10 steps which the row speaks of."""
+    whole = [{"step": s, "val_loss": 3.0} if s % 5 == 0 else {"step": s} for s in range(1, 11)]
+    for name, rows in (("a", whole), ("b", whole[:9])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, _, notes = gather(str(tmp_path))
+    assert notes == ["the last val_loss stands before the last step in b (5 of 9)"]
+
+
 def test_many_logs_in_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rows, in the same order, as json.loads gives, whatever falls into one batch."""
     monkeypatch.setattr("analysis.metrics._BATCH", 2000)
