@@ -36,10 +36,10 @@ VAL_TOKENS = 262_144
 # Where the cells lie and what interval `plan` prints; nothing fitted or forecast reads it.
 PRIOR = Prior(
     A=20.9,
-    B=38.3,
-    E=0.932,
-    alpha=0.408,
-    beta=0.335,
+    B=21.9,
+    E=0.776,
+    alpha=0.400,
+    beta=0.278,
     source="`scaling fit runs/quickstart`, seed 0, rounded",
 )
 
