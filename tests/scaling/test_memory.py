@@ -301,7 +301,7 @@ def test_absent_axes_are_one() -> None:
 
 
 def test_totals_of_steps_compiled_for_tpus() -> None:
-    """Arguments within 1%, totals from 5% under to 25% over, of what libtpu plans for the same step."""
+    """Arguments within 1%, totals from 5% under to 15% over, of what libtpu plans for the same step."""
     path = Path(__file__).parents[2] / "benchmarks" / "results" / "memory-tpu-topologies.json"
     rows = json.loads(path.read_text())["rows"]
     assert {row["remat"] for row in rows} == set(REMAT)
@@ -312,4 +312,4 @@ def test_totals_of_steps_compiled_for_tpus() -> None:
         compiled = row["compiled"]
         assert ours.arguments == pytest.approx(compiled["arguments"], rel=0.01), model
         total = compiled["arguments"] + compiled["temporaries"] + compiled["outputs"]
-        assert 0.95 < ours.total / total < 1.25, model
+        assert 0.95 < ours.total / total < 1.15, model
