@@ -3,6 +3,7 @@
     reports/<name>/index.html      opens offline, figures inlined, prints
     reports/<name>/figures/        every figure as PNG, PDF, SVG and CSV
     reports/<name>/runs.csv        every run with every count
+    reports/<name>/numbers.csv     every other number on the page, unrounded
 
 What is missing (too few runs for a law, no forecast yet) is said on the page and is no error.
 """
@@ -18,7 +19,9 @@ import numpy as np
 from analysis import report_answer, report_sections
 from analysis.report_figures import Figure, draw_all
 from analysis.report_html import page
-from analysis.report_study import Study, answers, read_study
+from analysis.report_next import Candidate, candidates
+from analysis.report_numbers import numbers
+from analysis.report_study import Answer, Study, answers, read_study
 from analysis.score import Forecast, load_forecasts
 from scaling.errors import UserError
 from scaling.files import whole, write_whole
@@ -45,21 +48,36 @@ def build(
     study.notes.extend(dropped)
     with whole(out / "runs.csv") as temporary:
         study.runs.to_csv(temporary, index=False)
+    found, following = _found(study)
+    with whole(out / "numbers.csv") as temporary:
+        numbers(study, found, following).to_csv(temporary, index=False)
     path = out / "index.html"
-    write_whole(path, render(study, figures))
+    write_whole(path, _render(study, figures, found, following))
     return path
 
 
 def render(study: Study, figures: Sequence[Figure]) -> str:
     """The page of a study with the figures given, as HTML."""
-    wanted = _budgets(study)
-    found = answers(study.fit, wanted) if study.fit is not None and study.has_surface else []
+    return _render(study, figures, *_found(study))
+
+
+def _found(study: Study) -> tuple[list[Answer], list[Candidate]]:
+    """The answers for each budget shown, and the runs that would sharpen the one asked for."""
+    if study.fit is None or study.budget is None or not study.has_surface:
+        return [], []
+    return answers(study.fit, _budgets(study)), candidates(study.fit, study.budget)
+
+
+def _render(
+    study: Study, figures: Sequence[Figure], found: Sequence[Answer], following: Sequence[Candidate]
+) -> str:
     asked = next((a for a in found if a.flops == study.budget), None)
     sections = [
         report_answer.opening(study, asked),
         report_answer.evidence(study),
-        report_sections.budgets(study, found),
+        report_answer.sharpen(study, asked, following),
         report_sections.figures(figures, FIGURES),
+        report_sections.budgets(study, found),
         report_sections.laws(study),
         report_sections.runs(study),
         report_sections.forecasts(study),

@@ -10,6 +10,7 @@ import numpy as np
 from analysis import report_html as h
 from analysis.plots.style import count_name, human
 from analysis.report_html import Html
+from analysis.report_next import Candidate
 from analysis.report_study import Answer, Study, budget_groups
 from analysis.score import Forecast
 
@@ -27,13 +28,13 @@ def opening(study: Study, answer: Answer | None) -> Html:
 
 
 def _contents(study: Study) -> Html:
-    links = [("evidence", "What it rests on")]
+    links = [("evidence", "What it rests on"), ("sharpen", "What would sharpen it")]
     links += [
-        (name, name.capitalize()) for name in ("budgets", "figures", "laws", "runs", "forecasts", "reproduce")
+        (name, name.capitalize()) for name in ("figures", "budgets", "laws", "runs", "forecasts", "reproduce")
     ]
     missing = set() if study.fit else {"evidence", "budgets", "laws"}
     if not study.has_surface:
-        missing.add("budgets")
+        missing |= {"budgets", "sharpen"}
     items = "".join(f'<a href="#{name}">{text}</a>' for name, text in links if name not in missing)
     return Html(f'<nav aria-label="Sections">{items}</nav>')
 
@@ -180,6 +181,10 @@ def evidence(study: Study) -> Html:
     if study.has_surface:
         law = fit["laws"]["chinchilla"]
         converged = "converged, certified" if law["certificate"]["converged"] else "NOT certified"
+        pairs.insert(1, ("Law", Html(f"{h.code(law['formula'])} ({h.esc(law['source'])})")))
+        if study.budget is not None:
+            far = f"{study.budget / flops.max():.3g} times the largest compute fitted"
+            pairs.append(("Extrapolation", far))
         pairs.append(
             ("Residuals of L(N, D)", f"{100 * law['rms']:.2f}% rms of the loss; the optimum is {converged}")
         )
@@ -190,6 +195,49 @@ def evidence(study: Study) -> Html:
         pairs.append(("All runs together", Html(f"{h.scientific(spent['flops'])}{cost}")))
     pairs.append(("Fit", Html(f"fingerprint {h.code(fit['fingerprint'])}")))
     return h.section("evidence", "What it rests on", h.facts(pairs))
+
+
+_PARTS = {
+    "law": ("the law's constants", "more runs, at sizes and tokens that tell its terms apart"),
+    "scatter": ("the scatter of single runs about the law", "repeats of runs with other seeds"),
+    "drift": ("how far the law may drift beyond the runs", "runs of larger compute"),
+}
+
+
+def sharpen(study: Study, answer: Answer | None, following: Sequence[Candidate]) -> Html:
+    """What the loss's interval is made of, and which further runs would narrow the answer most."""
+    if answer is None:
+        return Html("")
+    parts: list[Html] = []
+    widths = {name: width for name, width in answer.parts.items() if width}
+    if widths:
+        most = max(widths, key=lambda name: widths[name])
+        each = ", ".join(f"{_PARTS[name][0]} {100 * width:.2f}%" for name, width in widths.items())
+        said = f"The loss's interval comes from {each} (half-widths, each alone). The largest is "
+        remedy = f": {_PARTS[most][1]} would narrow it most."
+        parts.append(h.p(said, h.strong(_PARTS[most][0]), remedy))
+    if following:
+        parts += _next_runs(following)
+    elif not widths:
+        parts.append(h.p("The fit keeps too few resamples to tell."))
+    return h.section("sharpen", "What would sharpen it", *parts)
+
+
+def _next_runs(following: Sequence[Candidate]) -> list[Html]:
+    best = following[0]
+    which = f"{human(best.n)} parameters on {human(best.d)} tokens"
+    left = (
+        f" ({best.over_best:g} times the best size of its budget) would narrow N* most: its interval would "
+        f"shrink to {100 * best.n_left:.0f}% of its width."
+    )
+    lead = h.p("Of the runs tried on paper, one of ", h.strong(which), left)
+    rows = []
+    for run in following[:5]:
+        sizes = [human(run.n), human(run.d), h.scientific(run.flops), f"{run.over_best:g}"]
+        rows.append([*sizes, f"{100 * run.n_left:.0f}%", f"{100 * run.loss_left:.0f}%"])
+    caption = "One further run each, if it scatters as those fitted; shares of the present 90% intervals."
+    head = "N|tokens|FLOPs|N over its best|left of N*'s|left of the law's loss"
+    return [lead, h.table(head, rows, caption=caption, text=set())]
 
 
 def _objective(objective: dict[str, Any]) -> str:

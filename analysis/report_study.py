@@ -72,11 +72,13 @@ class Study:
 @dataclass(frozen=True)
 class Answer:
     """The compute-optimal run of a budget (see `analysis.optimum.compute_optimal`) and the 90% interval of
-    one new run's loss there, nats/token."""
+    one new run's loss there, nats/token; `parts`: half-widths in log loss of what that interval is made of
+    (law, scatter, drift; see `analysis.forecast.spread`)."""
 
     flops: float
     optimum: dict[str, Any]
     run_interval: tuple[float, float]
+    parts: dict[str, float | None]
 
 
 def answers(fit: dict[str, Any], budgets_flops: Sequence[float]) -> list[Answer]:
@@ -85,8 +87,9 @@ def answers(fit: dict[str, Any], budgets_flops: Sequence[float]) -> list[Answer]
     found = []
     for flops in budgets_flops:
         best = compute_optimal(fit, flops)
-        quantiles = spread(fit, best["n"], best["d"], flops, past).quantiles
-        found.append(Answer(flops, best, (quantiles["0.05"], quantiles["0.95"])))
+        around = spread(fit, best["n"], best["d"], flops, past)
+        low, high = around.quantiles["0.05"], around.quantiles["0.95"]
+        found.append(Answer(flops, best, (low, high), around.parts))
     return found
 
 

@@ -9,16 +9,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study as study
 from typer.testing import CliRunner
 
+from analysis.chinchilla import predict
 from analysis.fit import fit, save
 from analysis.forecast import register
-from analysis.optimum import compute_optimal
+from analysis.optimum import compute_optimal, cost_of, optimum, surface
 from analysis.plots.style import human
 from analysis.report import build, find_folder, fit_for, forecasts_of, render
+from analysis.report_next import candidates
 from analysis.report_study import read_study
 from analysis.score import Forecast, load_forecasts, score
 from analysis.table import load
@@ -255,6 +258,101 @@ def test_a_stale_fit_is_not_used(root: Path, tmp_path: Path) -> None:
     assert {row["run"] for row in found["rows"]} == {run.run_id for run in study.grid()}
 
 
+class Cells(HTMLParser):
+    """Texts of the cards, the verdict, the facts, what would sharpen, and all tables but that of runs.csv."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inside = ""
+        self.section = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "section":
+            self.section = given.get("id") or ""
+        kind = given.get("class") or ""
+        if self.section in ("runs", "reproduce"):
+            return
+        said = tag == "p" and (kind.startswith("verdict") or self.section == "sharpen")
+        if said or tag in ("td", "dd") or (tag == "div" and kind in ("value", "interval")):
+            self.inside = tag
+            self.found.append("")
+        elif tag == "sup" and self.inside:
+            self.found[-1] += "^"
+        elif tag == "code" and self.inside:
+            self.found[-1] += "`"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self.inside:
+            self.inside = ""
+        elif tag == "code" and self.inside:
+            self.found[-1] += "`"
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.found[-1] += data
+
+
+SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12, "%": 0.01}
+NUMBER = re.compile(
+    r"(?<![\w.^])(?P<digits>[+-]?\d[\d,]*\.?\d*)(?P<e>e[+-]\d+)?(?P<ten>\u00d710\^-?\d+|\^-?\d+)?(?P<unit>[kMBT%])?"
+)
+
+
+def _shown(cell: str) -> list[tuple[float, float]]:
+    """(value, half of the last digit shown) of every number in a cell."""
+    # What is code (formulas, hashes), a source, a moment, a file's name or an interval's level is no number.
+    cell = re.sub(
+        r"`[^`]*`|\(\w.*arXiv.*\)|\d{4}-\d\d-\d\d[ T][\d:]+|\S+\.json|\b90%|6ND"
+        r"|\b[0-9a-f]{12}\b",
+        "",
+        cell,
+    )
+    found = []
+    for match in NUMBER.finditer(cell):
+        digits = match["digits"].replace(",", "")
+        ten = match["ten"] or ""
+        power = int(match["e"][1:]) if match["e"] else int(ten.split("^")[1]) if ten else 0
+        scale = SCALE[match["unit"] or ""] * 10.0**power
+        value = 1.0 if ten.startswith("^") else float(digits)
+        # Four digits are written of a long integer: the zeros that end it are no digits.
+        decimals = len(digits.split(".")[1]) if "." in digits else 0
+        if "." not in digits and "," not in match["digits"] and len(digits) > 4:
+            decimals = len(digits.rstrip("0")) - len(digits)
+        found.append((value * scale, 0.51 * 10.0**-decimals * scale))
+    return found
+
+
+def test_every_number_is_in_a_csv_beside_it(report: Path) -> None:
+    values = pd.read_csv(report.parent / "numbers.csv")["value"].abs().to_numpy()
+    cells = Cells(report.read_text(encoding="utf-8")).found
+    checked = [(cell, *each) for cell in cells for each in _shown(cell)]
+    assert len(checked) > 150
+    absent = [(cell, v) for cell, v, half in checked if abs(values - abs(v)).min() > half + 1e-12 * abs(v)]
+    assert not absent
+    runs = pd.read_csv(report.parent / "runs.csv").set_index("run_id")
+    assert {"n_total", "tokens", "c_matmul", "loss", "loss_se", "lr", "batch_tokens", "steps"} <= set(runs)
+
+
+def test_next_runs_are_those_that_move_the_answer(fitted: dict[str, Any]) -> None:
+    """Against resamples weighted by the further run's likelihood, which takes no covariance."""
+    budget = 10 * max(row["c"] for row in fitted["rows"])
+    found = candidates(fitted, budget)
+    assert [each.n_left for each in found] == sorted(each.n_left for each in found)
+    assert all(0 < each.n_left <= 1 and 0 < each.loss_left <= 1 for each in found)
+    best_K, draws_RK = surface(fitted)
+    log_n = np.log(optimum(draws_RK, budget, cost_of(fitted)).n_R)
+    widths = []
+    for run in (found[0], found[-1]):  # the resamples weighted by how likely the law's own loss is under each
+        both = [np.log(predict(k, np.array([run.n]), np.array([run.d]))[:, 0]) for k in (draws_RK, best_K)]
+        weight = np.exp(-0.5 * ((both[0] - both[1]) / fitted["laws"]["chinchilla"]["rms"]) ** 2)
+        centre = np.average(log_n, weights=weight)
+        widths.append(np.sqrt(np.average((log_n - centre) ** 2, weights=weight)))
+    assert widths[0] < widths[1]
+
+
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_unknown_sweep_or_empty_folder_is_one_sentence(name: str, tmp_path: Path) -> None:
     (tmp_path / "runs" / "empty").mkdir(parents=True)
@@ -271,5 +369,5 @@ def test_command(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     answer = json.loads(result.stdout)
     assert Path(answer["report"]) == tmp_path / "page" / "index.html" and Path(answer["report"]).is_file()
-    assert len(answer["files"]) == 4 * len(FIGURES) + 1
+    assert len(answer["files"]) == 4 * len(FIGURES) + 2
     assert answer["forecasts"] == [str(f.path) for f in load_forecasts("forecasts")]
