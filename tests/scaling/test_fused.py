@@ -145,8 +145,7 @@ def test_cudnn_is_plain_attention(window: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="the TPU compiler libtpu is not installed")
-@pytest.mark.parametrize("mesh", [{}, {"fsdp": 4, "tensor": 4}])
-@pytest.mark.parametrize("d_head", [64, 128])
+@pytest.mark.parametrize(("d_head", "mesh"), [(64, {}), (128, {"fsdp": 4, "tensor": 4})])
 def test_splash_compiles_for_a_tpu_and_needs_less_memory(d_head: int, mesh: dict[str, int]) -> None:
     """On one chip and on sixteen; temporary memory of forward and backward pass of a few layers' heads."""
     from jax.experimental import topologies
@@ -159,7 +158,7 @@ def test_splash_compiles_for_a_tpu_and_needs_less_memory(d_head: int, mesh: dict
     devices = np.array(topology.devices)[: int(np.prod(sizes))].reshape(sizes)
     kinds = (jax.sharding.AxisType.Auto,) * len(MESH_AXES)
     shardings = Shardings(jax.sharding.Mesh(devices, MESH_AXES, axis_types=kinds))
-    batch, kv_heads, groups, seq_len = 4, 4, 2, 2048
+    batch, kv_heads, groups, seq_len = 4 * mesh.get("fsdp", 1), 4, 2, 2048
     model = of(n_heads=8, n_kv_heads=4)
     kernel = attention_kernel(Placement().attention, "tpu", model, seq_len, mesh=mesh).name
     assert kernel == "splash"
