@@ -41,6 +41,7 @@ from analysis.laws import LAWS
 from analysis.newton import Objective
 from analysis.predictive import Predictive, predictive, runs_of
 from analysis.resample import resample
+from analysis.scatter import objective_of
 from analysis.table import Runs
 from scaling.errors import UserError
 
@@ -78,15 +79,16 @@ def rank(
     """The laws ranked by their forecasts of the largest runs, as plain data; see the top of the module.
 
     source: a runs table, or the content of a fit file. laws: default every law of the loss that the rows can
-    carry. by, factor: runs within `factor` of the largest c, n or d are hidden. examine: also the influence
-    of single runs and the outliers, for the law ranked first. Raises UserError where nothing is left to fit
-    or to hide, and for a named law that the fitted rows cannot carry.
+    carry. by, factor: runs within `factor` of the largest c, n or d are hidden. objective: by default as
+    `analysis.fit.fit` chooses for the rows that are fitted; of a fit file, the file's. examine: also the
+    influence of single runs and the outliers, for the law ranked first. Raises UserError where nothing is
+    left to fit or to hide, and for a named law that the fitted rows cannot carry.
     """
     runs = source if isinstance(source, Runs) else runs_of(source)
-    objective = objective or (_objective_of(source) if not isinstance(source, Runs) else Objective())
-    how = Settings(objective, resamples, seed)
     split = split_of(runs, by, factor)
     fitted = _rows(runs, ~split.held_P)
+    objective = objective or (objective_of(fitted) if isinstance(source, Runs) else _stated(source))
+    how = Settings(objective, resamples, seed)
     chosen, skipped = _carried(laws, fitted, split)
     entries, scored = {}, {}
     for law in chosen:
@@ -306,6 +308,6 @@ def _forecasts(runs: Runs, split: Split, scored: Mapping[str, dict[str, Array]])
     ]
 
 
-def _objective_of(content: Mapping[str, Any]) -> Objective:
+def _stated(content: Mapping[str, Any]) -> Objective:
     stated = content["objective"]
     return Objective(stated["name"], stated["delta"] or 0.0, stated["space"])

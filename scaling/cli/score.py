@@ -52,7 +52,9 @@ def score(
     d_unit: Annotated[str, typer.Option(help="Its unit: 1, k, M, B, T or a number.")] = "1",
     c_unit: Annotated[str, typer.Option(help="Its unit: FLOP, PF-days or a number.")] = "FLOP",
     loss_unit: Annotated[str, typer.Option(help="Its unit: nats, bits or perplexity.")] = "nats",
-    objective: Annotated[str, typer.Option(help="huber:DELTA, l1 or lsq, as for fit.")] = "huber:1e-3",
+    objective: Annotated[
+        str | None, typer.Option(help="huber:DELTA, l1 or lsq [default: as `scaling fit` chooses].")
+    ] = None,
     space: Annotated[str, typer.Option(help="log or raw: of what residuals are.")] = "log",
     bootstrap: Annotated[int, typer.Option(help="Resamples by run behind each forecast.")] = 200,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figure.")] = Path("reports/score"),
@@ -92,9 +94,8 @@ def score(
         note(remark)
     for dropped in runs.dropped:
         note(f"{dropped['run']} is left out: {dropped['reason']}")
-    content = rank(
-        runs, laws or None, hold_out, factor, parse_objective(objective, space), resamples=bootstrap
-    )
+    asked = parse_objective(objective or "huber:1e-3", space) if objective or space != "log" else None
+    content = rank(runs, laws or None, hold_out, factor, asked, resamples=bootstrap)
     stem = out / f"{runs.name}-score"
     write_json(stem.with_name(f"{stem.name}.json"), content)
     files = [stem.with_name(f"{stem.name}.json"), *ranking_figure(content, stem)]
