@@ -3,7 +3,7 @@
     reports/<name>/index.html      opens offline, figures inlined, prints
     reports/<name>/figures/        every figure as PNG, PDF, SVG and CSV
     reports/<name>/runs.csv        every run with every count
-    reports/<name>/numbers.csv     every other number on the page, unrounded
+    reports/<name>/numbers.csv     the numbers of the answer, verdict, next runs and other tables, unrounded
 
 What is missing (too few runs for a law, no forecast yet) is said on the page and is no error.
 """
