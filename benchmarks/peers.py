@@ -224,9 +224,9 @@ def main() -> None:
             found = compare(sides, same, args.turns, args.seconds, args.core)
             show(found)
             rows += found
-    here = device()
-    path = RESULTS / f"peers-{re.sub(r'[^a-z0-9]+', '-', here.lower()).strip('-')}.json"
-    write_json(path, {"benchmark": "peers", "device": here, "versions": versions(), "rows": rows})
+            here = device()  # written at once: the next shape takes minutes, and may be broken off
+            path = RESULTS / f"peers-{re.sub(r'[^a-z0-9]+', '-', here.lower()).strip('-')}.json"
+            write_json(path, {"benchmark": "peers", "device": here, "versions": versions(), "rows": rows})
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
