@@ -130,8 +130,6 @@ def hierarchy(
         scaling data hierarchy --out prepared/hierarchy
 
         scaling launch known_entropy --data prepared/hierarchy
-
-        python -m experiments.known_entropy
     """
     from scaling.data.hierarchy import Hierarchy, write_hierarchy
 
