@@ -49,4 +49,4 @@ def report(
                    "fit_fingerprint": fit["fingerprint"] if fit else None})  # fmt: skip
     else:
         print(f"report    {page}")
-        print(f"beside it {len(files)} files: figures as PNG, PDF and SVG, their numbers, numbers.csv and runs.csv")
+        print(f"beside it {len(files)} files: figures, their numbers, numbers.csv and runs.csv")
