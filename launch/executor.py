@@ -1,14 +1,17 @@
 """What every engine does with a run: render -> submit -> poll -> cancel. One small file per engine.
 
-An executor starts jobs and reports what happened to them; it decides nothing about a sweep. What to
-run, what is already finished and what is live elsewhere is `launch/drive.py`'s, the same for every
-engine; what a run has reached is in its run folder, which is the truth whatever an engine says.
+There are two kinds. An `Executor` trains while its launcher lives and tells it of every event: the local
+pool. A `Cluster` takes jobs and keeps them when the launcher is gone: Slurm, GKE. Neither decides anything
+about a sweep: what is finished, what is live elsewhere, what it costs and who may submit it is the same for
+every engine (`launch/select.py`, `launch/drive.py`); what a run has reached is in its run folder, which is
+the truth whatever an engine says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from scaling.config import Placement, RunConfig
@@ -68,7 +71,7 @@ class Event:
 
 
 class Executor(Protocol):
-    """An engine. After `submit`, each job ends in exactly one event whose kind is in `ENDINGS`."""
+    """An engine whose launcher stays. After `submit`, each job ends in exactly one event whose kind is in `ENDINGS`."""
 
     def render(self, job: Job) -> str:
         """Exactly what would be submitted, as text."""
@@ -86,4 +89,73 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Let go of everything; what still runs is killed, which its run folder survives."""
+        ...
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Runs handed to a cluster in one go, the most urgent first.
+
+    Its folder, `<sweep folder>/submissions/<id>/`, is there before `submit` is called (`launch/claims.py`)
+    and is the engine's to keep what it needs in: scripts, maps from its own job names to runs.
+    """
+
+    id: str  # letters, digits and "-": fit for an engine's label or comment
+    folder: Path  # of the sweep, absolute
+    jobs: tuple[Job, ...]  # `argv` and the paths in it absolute; of another machine where the profile says so
+    after: dict[str, str] = field(default_factory=dict)  # run_id -> handle of its trunk's job, live elsewhere
+
+    @property
+    def sweep(self) -> str:
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "submissions" / self.id
+
+
+@dataclass(frozen=True)
+class Live:
+    """A run in an engine's own list: it waits there or trains there."""
+
+    state: Literal["queued", "running"]
+    handle: str  # what the engine calls the job: 123_4, a JobSet's name
+    submission: str = ""  # id of the Submission that it came by
+    where: str = ""  # nodes or pods, once it runs
+    remark: str = ""  # the engine's reason for its waiting
+
+
+class Cluster(Protocol):
+    """An engine that keeps jobs by itself. Made by `launch.engines` from a profile and a sweep's folder.
+
+    A job ends 0 when its run is done or diverged, 42 when it is saved and wants to be started again
+    (`scaling.runs.EXIT_RESTART`); 128 and above, a signal, is started again as well; anything else is
+    permanent. The engine's part is to start it again by these rules, with pauses, and for no longer than the
+    profile's `retry_minutes` without a new checkpoint.
+    """
+
+    chains: bool  # whether `submit` holds a job back until its trunk has trained (`Job.trunk`)
+
+    def check(self) -> None:
+        """Raises UserError, one sentence, where the engine's program or credential is missing here."""
+        ...
+
+    def render(self, submission: Submission) -> str:
+        """Exactly what `submit` hands over, as text. Needs nothing installed and writes nothing."""
+        ...
+
+    def submit(self, submission: Submission) -> None:
+        """Hand all of it over. Raises UserError with what the engine said; then nothing of it is queued."""
+        ...
+
+    def poll(self) -> dict[str, Live]:
+        """Runs of this sweep that the engine queues or trains now, by run_id, asked of the engine itself."""
+        ...
+
+    def cancel(self, live: dict[str, Live]) -> None:
+        """Let these save and end, and not come back; returns once the engine has been told."""
+        ...
+
+    def log(self, run_id: str, lines: int) -> str:
+        """The last lines of what a run's job printed; empty where there is nothing."""
         ...
