@@ -21,7 +21,8 @@ from scaling.processes import agreed
 from scaling.runs import RunFolder
 
 # Of placement.json: what has no part in the numbers of a step.
-_NO_PART = {"data", "data_path", "checkpoint_seconds", "keep_steps", "keep_every", "wandb", "wandb_project"}
+_NO_PART = {"data", "data_path", "checkpoint_seconds", "keep_steps", "keep_every", "hang_seconds"}
+_NO_PART |= {"wandb", "wandb_project"}
 CANDIDATES = 4  # checkpoints that are tried, the latest first; the others are older or copies
 
 

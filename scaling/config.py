@@ -213,6 +213,7 @@ class Placement:
     checkpoint_seconds: float = 30.0
     keep_steps: tuple[int, ...] = ()  # checkpoints of these steps are made and kept: where branches leave
     keep_every: int = 0  # and every so many steps; 0: the newest two alone
+    hang_seconds: float = 300.0  # no step for so long, and for 20 median steps, is a hang; 0: never
     wandb: Literal["off", "offline", "online"] = "off"
     wandb_project: str = "scaling"
 
@@ -226,10 +227,9 @@ class Placement:
         for name in ("mesh", "slices"):
             for axis, size in getattr(self, name).items():
                 _at_least(f"placement.{name}.{axis}", size, 1)
-        if not self.checkpoint_seconds >= 0:
-            raise UserError(
-                f"placement.checkpoint_seconds is {self.checkpoint_seconds}; give 0 or more seconds."
-            )
+        for name in ("checkpoint_seconds", "hang_seconds"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"placement.{name} is {getattr(self, name)}; give 0 or more seconds.")
 
 
 def kept(placement: Placement, step: int) -> bool:

@@ -30,8 +30,13 @@ from scaling.files import write_json, write_whole
 
 Status = Literal["done", "diverged", "failed", "running", "stopped", "pending"]
 
-EXIT_DONE = 0
-EXIT_RESTART = 42  # saved and stopped: start me again
+# How the process of a run ends, for every engine; also docs/launching.md. Killed by a signal, it has no code
+# of its own: the machine was taken away, and the run is started again like after 42.
+EXIT_DONE = 0  # done, or diverged: never to be started again
+EXIT_RESTART = 42  # start me again: it was asked to stop and has saved, or it hung and has not
+# Any other code: not to be started again before somebody has mended something (2: the input; 1: the rest).
+
+FLUSH_SECONDS = 1.0  # those who watch a run see its rows no later than this
 
 
 class RunBusy(RunError):
@@ -167,9 +172,13 @@ class MetricsLog:
 
     def __init__(self, folder: RunFolder) -> None:
         self._file = folder.metrics_path.open("a")
+        self._flushed = time.monotonic()
 
     def append(self, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
 
     def flush(self) -> None:
         """To disk, before a checkpoint that relies on these rows is called complete."""

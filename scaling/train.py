@@ -39,6 +39,7 @@ from scaling.sharding import Shardings, make_shardings
 from scaling.step import TrainState, compiled_eval_step, compiled_leaf_step, forward_of, init_state
 from scaling.tracing import Profile, Trace
 from scaling.tracking import Off, Tracker, tracker
+from scaling.watchdog import OnHang, Watchdog
 
 Show = Callable[[dict[str, Any]], None]  # what Meter.report tells
 Stop = Callable[[], bool]
@@ -76,10 +77,13 @@ def train(
     progress: Show | None = None,
     should_stop: Stop | None = None,
     profile: Profile | None = None,
+    on_hang: OnHang | None = None,
 ) -> dict[str, Any]:
     """Train `config` into `folder`, going on from its last checkpoint if there is one; returns the summary.
 
-    A finished run is returned as it is. Raises Interrupted once `should_stop` turns true and the
+    A finished run is returned as it is. `on_hang` is called, from another thread and with the reason, when
+    training makes no progress (`Placement.hang_seconds`): `scaling.watchdog.end_process` in a process that
+    is started again; None watches nothing. Raises Interrupted once `should_stop` turns true and the
     state is saved, RunBusy when another process holds the folder, UserError, before the folder is
     touched, for a config that this data or machine cannot serve, RunError when the folder cannot be written.
     """
@@ -93,7 +97,7 @@ def train(
                 return folder.summary()
             folder.create(config, placement)
             try:
-                return run.finish(progress or _ignore, should_stop or _never)
+                return run.finish(progress or _ignore, should_stop or _never, on_hang)
             except Interrupted:
                 raise
             except Exception as error:
@@ -130,27 +134,48 @@ class Run:
         self.meter = Meter(config, self.shardings.mesh.devices.ravel().tolist(), forward.how.dtype)
         self.trace = Trace(profile if first() else None)
 
-    def finish(self, progress: Show, should_stop: Stop) -> dict[str, Any]:
+    def finish(self, progress: Show, should_stop: Stop, on_hang: OnHang | None = None) -> dict[str, Any]:
         """Train to the last step, evaluate, write the outcome."""
+        with Watchdog(self.placement.hang_seconds, on_hang) as self.watchdog:
+            start = self.restore()
+            try:
+                self.open(start)
+                diverged_at = start.step if start.diverged else self._loop(progress, should_stop)
+                with self.watchdog.during("the last checkpoint"):
+                    self.checkpoints.wait()
+            except Exception:  # Interrupted among them
+                self.mirror.finish(None)
+                raise
+            finally:
+                self.close()
+            with self.watchdog.during("evaluation"):
+                return self.conclude(diverged_at)
+
+    def restore(self) -> Start:
+        """Where the run stands: its newest checkpoint, or where it begins. Its folder's log is cut to that."""
         self.clock, self.last_loss = Clock(), None
+        self.mirror: Tracker = Off()
         keep = self.placement.keep_steps, self.placement.keep_every
         self.checkpoints = Checkpoints(self.run_folder.checkpoints, *keep)
-        start = self._resume()
+        return self._resume()
+
+    def open(self, start: Start) -> None:
+        """Its log, and its mirror; `placement.json` says on what it goes on."""
         self._record_placement()
-        self.mirror: Tracker = tracker(self.placement, self.config, self.folder) if first() else Off()
         self.log = MetricsLog(self.folder)
-        try:
-            for row in start.rows:
-                self.mirror.log(row)
-            diverged_at = start.step if start.diverged else self._loop(progress, should_stop)
-            self.checkpoints.wait()
-        except Exception:  # Interrupted among them
-            self.mirror.finish(None)
-            raise
-        finally:
+        self.mirror = tracker(self.placement, self.config, self.folder) if first() else Off()
+        for row in start.rows:
+            self.mirror.log(row)
+
+    def close(self) -> None:
+        """Let go of the folder's files, whatever happened."""
+        if hasattr(self, "log"):
             self.log.close()
-            self.checkpoints.close()
-            self.trace.close()
+        self.checkpoints.close()
+        self.trace.close()
+
+    def conclude(self, diverged_at: int | None) -> dict[str, Any]:
+        """Evaluate, and write the outcome."""
         summary = self._summary(diverged_at)
         status = summary.pop("status")
         self.folder.finish(status, summary)
@@ -182,11 +207,14 @@ class Run:
     def state(self) -> TrainState:
         return jax.tree.unflatten(self._treedef, self._leaves)
 
-    def _save(self, step: int) -> None:
+    def save(self, step: int, whole: bool = False) -> None:
+        """Write the checkpoint of `step` while training goes on; with `whole`, return once it is on disk."""
         self.log.flush()  # the log on disk reaches at least as far as the checkpoint
         position: dict[str, Any] = {"run_id": self.run_id, "data": self._data_state, "notes": self.notes}
         position |= {"started_from": self.started_from, **self.clock.read()}
         self.checkpoints.save(step, self.state, position)
+        if whole:
+            self.checkpoints.wait()
 
     def _loop(self, progress: Show, should_stop: Stop) -> int | None:
         """Returns the step at which the loss stopped being finite, or None."""
@@ -217,11 +245,12 @@ class Run:
                 if not self._log_row(*pending):
                     return step
                 pending = None
-                self._save(step)
+                with self.watchdog.during("a checkpoint"):
+                    self.save(step, decided == STOP)
                 saved_at = time.monotonic()  # after: a slow disk must not mean a save at every step
             if decided == STOP and step < config.steps:
-                self.checkpoints.wait()
                 raise Interrupted(f"run {self.folder.run_id} saved at step {step} of {config.steps}")
+            self.watchdog.beat()
         return None
 
     def _log_row(self, step: int, lr: float, metrics: dict[str, jax.Array]) -> bool:

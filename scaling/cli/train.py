@@ -59,10 +59,10 @@ def train(
 ) -> None:
     """Train one run, or go on with it from its last checkpoint.
 
-    Ctrl-C (or SIGTERM) saves and exits with 42: run the same command again to go on; a second Ctrl-C
-    does not wait for the save. A finished run is not trained again. Exits with 0 when the run ended,
-    diverged or not; with 1 when it cannot go on now (a full disk, another process at it) and can be
-    started again; with 2 for input to be mended.
+    Exits with 0 when the run has ended, diverged or not, now or before; with 42 for "start me again":
+    Ctrl-C or SIGTERM, and saved (a second Ctrl-C does not wait for that), or hung, with the last
+    checkpoint left (--place hang_seconds=300); with 1 when somebody must mend something first (a full
+    disk, another process at it); with 2 for input to be mended. The same command goes on.
 
     Several processes run the same command, each with its devices, and train one run: --cluster under
     Slurm or on a TPU pod, else --coordinator with --processes and --process.
@@ -91,6 +91,7 @@ def train(
     from scaling.tracing import Profile
     from scaling.train import Interrupted
     from scaling.train import train as run_training
+    from scaling.watchdog import end_process
 
     if cluster or coordinator:
         several.start(coordinator, processes, process)
@@ -100,7 +101,7 @@ def train(
         note(f"run {run_config.run_id} in {folder.path}")
     try:
         with run_progress(run_config, several.first()) as (show, should_stop):
-            summary = run_training(run_config, placement, folder, show, should_stop, traced)
+            summary = run_training(run_config, placement, folder, show, should_stop, traced, end_process)
     except Interrupted as stop:
         if several.first():
             note(f"{stop}; run the same command again to go on")
