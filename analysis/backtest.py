@@ -54,12 +54,17 @@ class Backtest:
         return {"rate": self.rate, "trials": [asdict(trial) for trial in self.trials]}
 
 
-def backtest(n_P: Array, d_P: Array, c_P: Array, loss_P: Array, objective: Objective) -> Backtest:
+def backtest(
+    n_P: Array, d_P: Array, c_P: Array, loss_P: Array, objective: Objective, sigma_P: Array | None = None
+) -> Backtest:
     """Hide the top budget, the top two, and so on, down to two budgets or `LEAST_ROWS` rows.
 
-    n in parameters, d in tokens, c in FLOPs, loss in nats per token. Of each hidden octave of
-    compute the run of lowest loss is scored: the one nearest to what a forecast is made for.
+    n in parameters, d in tokens, c in FLOPs, loss in nats per token, sigma_P the noise that residuals are
+    divided by. Of each hidden octave of compute the size of lowest loss is scored, by the geometric mean over
+    its seeds: the one nearest to what a forecast is made for.
     """
+    _, cell_P = np.unique(np.stack([n_P, d_P]), axis=1, return_inverse=True)
+    mean_P = (np.bincount(cell_P, np.log(loss_P)) / np.bincount(cell_P))[cell_P]  # over seeds of one size
     octave_P = np.round(np.log2(c_P.max() / c_P)).astype(int)
     octaves = np.unique(octave_P)  # 0 is the largest budget
     trials: list[Trial] = []
@@ -67,9 +72,11 @@ def backtest(n_P: Array, d_P: Array, c_P: Array, loss_P: Array, objective: Objec
         kept = octave_P >= octaves[first]
         if kept.sum() < LEAST_ROWS:
             break
-        law = fit_many(n_P[kept], d_P[kept], loss_P[None, kept], objective)
-        best = [_lowest(octave_P == octave, loss_P) for octave in octaves[:first]]
-        error = np.log(loss_P[best]) - np.log(predict(law, n_P[best], d_P[best])[0])
+        law = fit_many(
+            n_P[kept], d_P[kept], loss_P[None, kept], objective, None if sigma_P is None else sigma_P[kept]
+        )
+        best = [_lowest(octave_P == octave, mean_P) for octave in octaves[:first]]
+        error = mean_P[best] - np.log(predict(law, n_P[best], d_P[best])[0])
         ratio = c_P[best] / c_P[kept].max()
         trials += [
             Trial(int(kept.sum()), float(r), float(e)) for r, e in zip(ratio, error, strict=True) if r > 1
@@ -77,5 +84,5 @@ def backtest(n_P: Array, d_P: Array, c_P: Array, loss_P: Array, objective: Objec
     return Backtest(tuple(trials))
 
 
-def _lowest(mask_P: np.ndarray[Any, np.dtype[np.bool_]], loss_P: Array) -> int:
-    return int(np.argmin(np.where(mask_P, loss_P, np.inf)))
+def _lowest(mask_P: np.ndarray[Any, np.dtype[np.bool_]], value_P: Array) -> int:
+    return int(np.argmin(np.where(mask_P, value_P, np.inf)))

@@ -176,7 +176,7 @@ class _Surface:
 def _surface(runs: Runs, n_P: Array, how: Settings) -> _Surface:
     law = LAWS[SURFACE]
     counted = replace(runs, table=runs.table.assign(n=n_P), fixed_n=True)
-    entry, draws_RK = fit_law(law, Measured.of(law, counted, how, None), how)
+    entry, draws_RK = fit_law(law, Measured.of(law, counted, how), how)
     best_K = np.array([entry["parameters"][name] for name in law.names])
     return _Surface(
         best_K, draws_RK[np.isfinite(draws_RK).all(1)], entry["objective"], entry["rms"],

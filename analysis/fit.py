@@ -12,9 +12,9 @@ per token, intervals 90% by resampling runs):
     fingerprint         12 hex digits of the rows and the objective
     setting             own folders: {data, seq_len, vocab_size, recipe} that every run shares; else null
     bootstrap           {resamples, seed, unit, level, runs}
-    noise               {sigma, interval, degrees, settings, rows} of what was measured where rows differ in
-                        their seed alone (analysis.repeats), and {used: true} where residuals were divided
-                        by it; null where no setting repeats
+    noise               {sigma, interval, degrees, settings, rows, power, at} of what was measured where rows
+                        differ in their seed alone (analysis.repeats), and {used: true} where residuals were
+                        divided by it; null where no setting repeats
     laws                name -> {formula, source, inputs, output, n_count, rows, rows_used, parameters, units,
                         meanings, fixed, intervals, profile, not_determined, objective, rms, certificate,
                         resampling, derived, derived_intervals}. parameters are plain numbers, intervals
@@ -56,7 +56,7 @@ from analysis.law import Array, Law, Values, take
 from analysis.laws import LAWS
 from analysis.newton import Objective
 from analysis.profile import Rows, profiles
-from analysis.repeats import Noise, seed_noise
+from analysis.repeats import ENOUGH, Noise, seed_noise, with_noise
 from analysis.resample import resample
 from analysis.scatter import objective_of
 from analysis.solver import LARGE
@@ -76,7 +76,8 @@ class Settings:
 
     resampling  wild: about the fitted law, for laws of every row (frontier laws always draw pairs) · pairs
     fixed       constants held at given values, by name, in every law that has them
-    seed_noise  divide residuals by the noise that repeated seeds show; a column `noise` counts without asking
+    seed_noise  divide residuals by the noise that repeated seeds show: it becomes the rows' column `noise`;
+                one that they have counts without asking
     """
 
     objective: Objective = field(default_factory=Objective)
@@ -95,23 +96,29 @@ def fit(
     seed: int = 0,
     resampling: Resampling = "wild",
     fixed: Mapping[str, float] | None = None,
-    seed_noise: bool = False,
+    seed_noise: bool | None = None,
 ) -> dict[str, Any]:
     """Fit `laws` (names, or laws of your own; default `DEFAULT`); the result is the fit file, see above.
 
-    The further arguments are those of `Settings`; without an objective it is `analysis.scatter`'s. Raises
-    UserError for an unknown law, a constant in `fixed` that no law has, a column that a law needs and the
-    table lacks, seed noise where no setting repeats, and when there are too few rows for any law.
+    The further arguments are those of `Settings`; without an objective it is `analysis.scatter`'s. Seed noise
+    is used without asking (None) for our own runs where `analysis.repeats.ENOUGH` degrees of freedom tell it.
+    Raises UserError for an unknown law, a constant in `fixed` that no law has, a column that a law needs and
+    the table lacks, seed noise where no setting repeats, and when there are too few rows for any law.
     """
-    how = Settings(
-        objective or objective_of(runs), resamples, seed, resampling, dict(fixed or {}), seed_noise
-    )
     wanted = [find(law) for law in laws or DEFAULT]
-    _check_fixed(wanted, how.fixed)
-    noise = _noise(runs, wanted, how)
+    _check_fixed(wanted, fixed or {})
+    noise = _noise(runs, wanted, bool(seed_noise))
+    weighed = (
+        noise is not None
+        and not runs.has("noise")
+        and (runs.own and noise.degrees >= ENOUGH if seed_noise is None else seed_noise)
+    )
+    if noise is not None and weighed:
+        runs = with_noise(runs, noise, wanted[0].output)
+    how = Settings(objective or objective_of(runs), resamples, seed, resampling, dict(fixed or {}), weighed)
     content = _heading(runs, wanted, how, noise)
     for law in wanted:
-        data = Measured.of(law, runs, how, noise)
+        data = Measured.of(law, runs, how)
         reason = too_few(law, data, how.fixed) or unseen(law, runs)
         if reason:
             content["skipped"][law.name] = reason
@@ -186,14 +193,14 @@ def _check_fixed(laws: list[Law], fixed: Mapping[str, float]) -> None:
             raise UserError(f"{name!r} is held at a value, but no law has it: {known}.")
 
 
-def _noise(runs: Runs, laws: list[Law], how: Settings) -> Noise | None:
+def _noise(runs: Runs, laws: list[Law], asked: bool) -> Noise | None:
     found = seed_noise(runs.table, laws[0].output) if runs.has(laws[0].output) else None
-    if found is None and how.seed_noise:
+    if asked and (found is None or not found.sigma > 0):
         raise UserError(
             f"{runs.source} has no two rows that differ in their seed alone, so the noise of a run is not "
             "known; repeat some runs with another seed, or give a column of noise."
         )
-    return found
+    return found if found is not None and found.sigma > 0 else None
 
 
 @dataclass(frozen=True)
@@ -208,15 +215,11 @@ class Measured:
     used_P: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, law: Law, runs: Runs, how: Settings, noise: Noise | None) -> Measured:
+    def of(cls, law: Law, runs: Runs, how: Settings) -> Measured:
         """The law's columns of the table. Raises UserError for one that the table lacks."""
         x, n_name = inputs(law, runs)
         y_P = runs.column(law.output)
-        sigma_P = None
-        if runs.has("noise"):
-            sigma_P = runs.column("noise")
-        elif how.seed_noise and noise is not None:
-            sigma_P = noise.sigma * y_P
+        sigma_P = runs.column("noise") if runs.has("noise") else None
         if sigma_P is not None and how.objective.space == "log":
             sigma_P = sigma_P / y_P
         used = np.ones(len(y_P), dtype=bool)

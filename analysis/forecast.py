@@ -3,7 +3,8 @@
 The interval is the spread of log loss from three sources, drawn independently (docs/forecasting.md):
 
     law      the law refitted to resampled runs, at the target
-    scatter  a run's own distance from the law: the fit's residuals, widened by sqrt(P / (P - 5))
+    scatter  a run's own distance from the law: the fit's residuals, widened by sqrt(P / (P - 5)); where the
+             noise of each run is known, residuals over it, times that of the fit's largest runs
     drift    the law being the wrong curve: the root mean square rate of error of this grid's own
              extrapolations (analysis.backtest) times log(C / largest C fitted), times Student's t
              with as many degrees of freedom as there were trials
@@ -68,12 +69,13 @@ class _Rows:
     d_P: Array
     c_P: Array
     loss_P: Array
+    sigma_P: Array | None  # noise of log loss
 
 
 def history(fit: dict[str, Any]) -> Backtest:
     """How far off the fit's own grid was about its larger runs: the same for every target."""
     rows = _rows(fit)
-    return backtest(rows.n_P, rows.d_P, rows.c_P, rows.loss_P, _objective(fit))
+    return backtest(rows.n_P, rows.d_P, rows.c_P, rows.loss_P, _objective(fit), rows.sigma_P)
 
 
 def spread(
@@ -91,6 +93,8 @@ def spread(
     log_law = float(np.log(predict(best_K, *target)[0, 0]))
     log_law_R = np.log(predict(draws_RK, *target)[:, 0])
     residual_P = np.log(rows.loss_P / predict(best_K, rows.n_P, rows.d_P)[0])
+    if rows.sigma_P is not None:
+        residual_P *= rows.sigma_P[np.argmax(rows.c_P)] / rows.sigma_P
     past = past or history(fit)
 
     rng = np.random.default_rng(0)
@@ -130,7 +134,12 @@ def _rows(fit: dict[str, Any]) -> _Rows:
     rows = fit["rows"]
     n_name = f"n_{fit['laws']['chinchilla']['n_count']}"
     n_name = n_name if n_name in rows[0] else "n"
-    return _Rows(*(np.array([row[name] for row in rows], np.float64) for name in (n_name, "d", "c", "loss")))
+    n_P, d_P, c_P, loss_P = (
+        np.array([row[name] for row in rows], np.float64) for name in (n_name, "d", "c", "loss")
+    )
+    noise_P = [row.get("noise") for row in rows]
+    known = fit["objective"]["space"] == "log" and None not in noise_P
+    return _Rows(n_P, d_P, c_P, loss_P, np.array(noise_P, np.float64) / loss_P if known else None)
 
 
 def _objective(fit: dict[str, Any]) -> Objective:

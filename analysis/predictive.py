@@ -185,7 +185,7 @@ def of_fit(content: Mapping[str, Any], name: str, law: Law | None = None) -> Pre
         raise UserError(f"{name} is a law of whole curves: it says nothing of a run by its sizes alone.")
     stated = content["objective"]
     objective = Objective(stated["name"], stated["delta"] or 0.0, stated["space"])
-    data = Measured.of(law, runs, Settings(objective), None)
+    data = Measured.of(law, runs, Settings(objective))
     used = set(entry["rows_used"])
     data = replace(data, used_P=np.array([run in used for run in runs.runs]))
     along = next((role for role in ("c", "d", "n") if runs.has(role)), law.inputs[0])

@@ -178,7 +178,7 @@ def fit_law(
     either could be off: no interval then."""
     law, objective = LAWS[fit.law], parse_objective(fit.objective, fit.space)
     how = Settings(objective, resamples, seed, fixed=dict(fit.fixed))
-    measured = Measured.of(law, as_runs(fit.title, frame), how, None)
+    measured = Measured.of(law, as_runs(fit.title, frame), how)
     problem = Problem(law, measured.x, measured.y_P, objective, fit.fixed)
     free = [name for name in law.names if name not in fit.fixed]
     few = len(set(measured.runs)) <= len(free)
@@ -193,7 +193,7 @@ def fit_law(
         converged = entry["certificate"]["converged"]
     held_out = None
     if rest is not None:
-        other = Measured.of(law, as_runs(fit.title, rest), how, None)
+        other = Measured.of(law, as_runs(fit.title, rest), how)
         held_out = Problem(law, other.x, other.y_P, objective, fit.fixed)
     return Fitted(
         constants=constants,

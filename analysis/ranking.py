@@ -178,7 +178,7 @@ def _one(
     law: Law, runs: Runs, fitted: Runs, split: Split, how: Settings
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """One law's entry, and its forecasts of the hidden rows."""
-    data = Measured.of(law, fitted, how, None)
+    data = Measured.of(law, fitted, how)
     rows, along_P = data.rows(data.used_P), split.along_P[~split.held_P]
     best_K, certificate = family(law).fit(rows.x, rows.y_P, how.objective, sigma_P=rows.sigma_P)
     draws_RK = resample(
@@ -259,7 +259,7 @@ def _examine(
     law: Law, runs: Runs, fitted: Runs, split: Split, how: Settings, best_K: Array
 ) -> dict[str, Any]:
     """What single runs do to the law ranked first, and what its outliers do to its score."""
-    data = Measured.of(law, fitted, how, None)
+    data = Measured.of(law, fitted, how)
     held = take(inputs(law, runs)[0], split.held_P)
     found = outliers(law, data, best_K)
     without = None

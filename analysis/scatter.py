@@ -20,13 +20,16 @@ LEAST_ROWS = 8  # below, five parameters leave residuals that say nothing of the
 
 
 def objective_of(runs: Runs) -> Objective:
-    """Huber's in log loss: delta = 1.345 x the robust scatter of our own runs, 1e-3 at least.
+    """Huber's in log loss: delta = 1.345 x the robust scatter of our own runs, 1e-3 at least; where repeated
+    seeds tell the noise of each run, 1.345 of that.
 
     The scatter is that about the Chinchilla law fitted with delta 1e-3 (so that no outlier sets it),
     rounded to two digits. 1e-3 for tables of others, whose published fits used it, and for few runs.
     """
     usual = Objective()
-    known = all(runs.has(name) for name in ("n", "d", "loss")) and not runs.has("noise")
+    if runs.own and runs.has("noise"):
+        return Objective("huber", EFFICIENT)  # delta counts sigmas, which are known
+    known = all(runs.has(name) for name in ("n", "d", "loss"))
     if not (runs.own and known and len(runs.runs) >= LEAST_ROWS):
         return usual
     n_P, d_P, loss_P = (runs.column(name) for name in ("n", "d", "loss"))

@@ -96,9 +96,10 @@ def _objective(stated: dict[str, Any]) -> str:
 
 def _noise(found: dict[str, Any]) -> str:
     used = "residuals are divided by it" if found["used"] else "the fit does not use it"
+    where = f" at {number(found['at'])} FLOPs, as C^-{found['power']:.2f}" if found["at"] else ""
     return (
         f"noise of one run, from {found['settings']} settings with repeated seeds: {found['sigma']:.2%} "
-        f"({found['interval'][0]:.2%} to {found['interval'][1]:.2%}); {used}"
+        f"({found['interval'][0]:.2%} to {found['interval'][1]:.2%}){where}; {used}"
     )
 
 

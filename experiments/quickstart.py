@@ -29,6 +29,8 @@ WIDTHS = {
     1.6e11: (16, 20, 24, 32, 40, 48),
     3.8e11: (24, 32, 40, 48, 64),
 }
+# Every cell is trained with seeds S and S + AGAIN: their scatter is the noise that the fit weighs runs by.
+AGAIN = 1000
 TARGET = 3.9e12  # training FLOPs of the held-out run
 TARGET_RATIO = 10.0  # how far beyond the grid a forecast must reach to be one
 VAL_TOKENS = 262_144
@@ -53,7 +55,10 @@ def sweep(seed: int = 0, data: str | Path | None = None, target: float | None = 
     text = text_info(data)
     setting = Setting(RECIPES[RECIPE], text.config(VAL_TOKENS), text.epoch_tokens, seed)
     extra = {"target": target_check(target)}
-    return isoflop("quickstart", QUESTION, setting, list(WIDTHS), PRIOR, widths=WIDTHS, extra=extra)
+    return isoflop(
+        "quickstart", QUESTION, setting, list(WIDTHS), PRIOR, widths=WIDTHS,
+        seeds=(seed, seed + AGAIN), extra=extra,
+    )  # fmt: skip
 
 
 def target_check(target: float | None) -> float:

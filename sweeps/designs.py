@@ -57,6 +57,7 @@ def isoflop(
     widths: Sequence[int] | Mapping[float, Sequence[int]] | None = None,
     count: int = 7,
     spread: float = 12.0,
+    seeds: Sequence[int] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """Several model sizes at each budget (training FLOPs, `matmul`): Hoffmann et al. 2022, approach 2.
@@ -76,9 +77,10 @@ def isoflop(
         else:
             sizes_of[budget] = list(widths or centred_widths(budget, recipe, centre, count, spread))
     wanted = [
-        _Cell(f"{short(budget)}-d{width}", width, setting.tokens(width, budget), budget)
+        _Cell(f"{short(budget)}-d{width}{suffix}", width, setting.tokens(width, budget), budget, seed)
         for budget, sizes in sizes_of.items()
         for width in sizes
+        for seed, suffix in _seeds(setting, seeds)
     ]
     runs, cells, refused = _cut_all(wanted, setting)
     profiles = []
@@ -154,6 +156,13 @@ class _Cell:
     width: int
     tokens: float
     budget: float | None
+    seed: int | None = None  # the setting's
+
+
+def _seeds(setting: Setting, seeds: Sequence[int]) -> list[tuple[int, str]]:
+    """Each seed, and what tells its cells apart: nothing for the first."""
+    wanted = list(dict.fromkeys(seeds)) or [setting.seed]
+    return [(seed, f"-s{seed}" if i else "") for i, seed in enumerate(wanted)]
 
 
 def _cut_all(
@@ -164,7 +173,8 @@ def _cut_all(
     records: list[dict[str, Any]] = []
     refused: list[Refusal] = []
     for cell in wanted:
-        run = cut(cell.label, cell.width, cell.tokens, setting)
+        own = setting if cell.seed is None else replace(setting, seed=cell.seed)
+        run = cut(cell.label, cell.width, cell.tokens, own)
         if isinstance(run, Refusal):
             refused.append(run)
         else:

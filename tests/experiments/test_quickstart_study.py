@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def test_n_d_and_c_of_each_cell_follow_from_its_config(study: object) -> None:
 
 def test_the_quickstart_grid_is_wide_enough() -> None:
     sweep = quickstart.sweep()
-    assert len(sweep.runs) >= 24
+    cells_of = Counter((run.model, run.steps, run.batch_size) for run in sweep.runs)
+    assert len(cells_of) >= 24 and set(cells_of.values()) == {2}  # each with two seeds
     assert len(quickstart.WIDTHS) >= 4
     assert math.log10(max(quickstart.WIDTHS) / min(quickstart.WIDTHS)) >= 1.5
     assert max(quickstart.WIDTHS) >= 2e11
@@ -110,7 +112,7 @@ def test_a_target_nearer_than_ten_times_is_refused() -> None:
 def test_seed_and_text_go_into_every_run(tmp_path: Path) -> None:
     from scaling.data.prepare import prepare
 
-    assert {run.seed for run in quickstart.sweep(seed=3).runs} == {3}
+    assert {run.seed for run in quickstart.sweep(seed=3).runs} == {3, 3 + quickstart.AGAIN}
     embedded = embedded_info()
     for run in quickstart.sweep().runs:
         assert (run.data.name, run.data.fingerprint) == (embedded.name, embedded.fingerprint)
