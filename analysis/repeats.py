@@ -1,7 +1,7 @@
 """Noise from seeds: rows that differ in nothing but the seed scatter by the noise of a run alone.
 
 Small runs scatter more than large ones, so where the repeated settings span a decade of compute the noise
-is sigma (C / at)^-power. What that is worth: of 29 cells of the quickstart grid trained with three seeds each the
+is sigma (C / at)^-power. What that is worth: of 29 cells of the quickstart grid trained with three seeds, the
 scatter fell from 1.3% at 1.2e10 FLOPs to .4% at 3.8e11; fits that weigh every run alike let the noisiest
 decade decide the extrapolation (docs/forecasting.md).
 """
