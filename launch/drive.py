@@ -1,9 +1,9 @@
 """Drives a set of jobs to their end on any executor.
 
 Finished runs are left out by name. A run held by another live process (another launcher, or a
-worker that outlived its launcher and is still saving) is waited for: when it finishes it counts as
-finished, when it is let go unfinished it is run here. So launching twice does nothing twice, and
-the second launch still ends with every run accounted for.
+worker that outlived its launcher and is still saving) or by a cluster that it was submitted to is waited
+for: when it finishes it counts as finished, when it is let go unfinished it is run here. So launching twice
+does nothing twice, and the second launch still ends with every run accounted for.
 
 A run that starts from a checkpoint of another, its trunk, is held until that is there. When the trunk failed
 first it is reported as failed and not started; when the trunk ended without that checkpoint (an earlier
@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launch.executor import Event, Executor, Job
+from launch.selection import live
 from scaling.runs import EXIT_RESTART, Status
 
 OnEvent = Callable[[Event], None]
@@ -72,16 +73,17 @@ class Outcome:
         return {**vars(self), "exit_code": self.exit_code}
 
 
-def drive(executor: Executor, jobs: list[Job], on_event: OnEvent) -> Outcome:
+def drive(executor: Executor, jobs: list[Job], on_event: OnEvent, submission: str = "") -> Outcome:
     """Run every job that is not finished; returns when each has ended or a signal asked to stop.
 
-    The first SIGINT, SIGTERM or SIGHUP asks every run to save and stop; the second kills them.
+    The first SIGINT, SIGTERM or SIGHUP asks every run to save and stop; the second kills them. `submission`:
+    that which this very process trains for, on a cluster.
     """
     started, cpu_before = time.monotonic(), _children_cpu_seconds()
     outcome = Outcome()
     with _signals() as signals:
         try:
-            _loop(executor, {job.run_id: job for job in jobs}, on_event, outcome, signals)
+            _loop(executor, {job.run_id: job for job in jobs}, on_event, outcome, signals, submission)
         finally:
             executor.close()
     outcome.interrupted = signals[0] if signals else None
@@ -91,7 +93,12 @@ def drive(executor: Executor, jobs: list[Job], on_event: OnEvent) -> Outcome:
 
 
 def _loop(
-    executor: Executor, jobs: dict[str, Job], on_event: OnEvent, outcome: Outcome, signals: list[str]
+    executor: Executor,
+    jobs: dict[str, Job],
+    on_event: OnEvent,
+    outcome: Outcome,
+    signals: list[str],
+    submission: str,
 ) -> None:
     submitted: set[str] = set()
     held = dict(jobs)  # to be looked at: finished, live elsewhere, or ours to run
@@ -116,7 +123,7 @@ def _loop(
         for run_id, job in list(held.items()):
             status = job.folder.status()
             ended = status in ("done", "diverged")
-            awaited = None if ended else _awaited(job, status)
+            awaited = None if ended else _on_cluster(job, submission) or _awaited(job, status)
             if awaited and job.trunk and job.trunk.run_id in outcome.failed and status != "running":
                 del held[run_id]
                 tell(Event(run_id, "failed", _orphaned(job)))
@@ -142,6 +149,14 @@ def _loop(
                 submitted.discard(event.run_id)
                 held[event.run_id] = jobs[event.run_id]
             tell(event)
+
+
+def _on_cluster(job: Job, submission: str) -> str | None:
+    """Where else a run waits or trains, as an engine that keeps jobs says."""
+    found = live(job.folder.path.parent)[0].get(job.run_id)
+    if found is None or found.submission == submission:
+        return None
+    return f"{found.state} on a cluster as {found.handle or found.remark}, waiting for it"
 
 
 def _awaited(job: Job, status: Status) -> str | None:

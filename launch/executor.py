@@ -3,7 +3,7 @@
 There are two kinds. An `Executor` trains while its launcher lives and tells it of every event: the local
 pool. A `Cluster` takes jobs and keeps them when the launcher is gone: Slurm, GKE. Neither decides anything
 about a sweep: what is finished, what is live elsewhere, what it costs and who may submit it is the same for
-every engine (`launch/select.py`, `launch/drive.py`); what a run has reached is in its run folder, which is
+every engine (`launch/selection.py`, `launch/drive.py`); what a run has reached is in its run folder, which is
 the truth whatever an engine says.
 """
 
@@ -71,7 +71,7 @@ class Event:
 
 
 class Executor(Protocol):
-    """An engine whose launcher stays. After `submit`, each job ends in exactly one event whose kind is in `ENDINGS`."""
+    """An engine whose launcher stays. After `submit`, each job ends in one event, its kind in `ENDINGS`."""
 
     def render(self, job: Job) -> str:
         """Exactly what would be submitted, as text."""

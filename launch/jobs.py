@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from launch.executor import Job
 from scaling.accounting import run_flops
-from scaling.config import Placement, RunConfig
+from scaling.config import Placement, RunConfig, to_dict
 from scaling.errors import UserError
 from scaling.runs import RunFolder
 from sweeps.sweep import Sweep
@@ -24,7 +25,7 @@ def make_job(
         placement=placement,
         folder=run,
         label=label or f"d{config.model.d_model}-L{config.model.n_layers}",
-        argv=("scaling", "train", str(run.path / "config.json"), "--out", str(folder)),
+        argv=train_command(run.path / "config.json", folder, placement),
         priority=priority,
         flops=run_flops(config),
     )
@@ -51,6 +52,23 @@ def sweep_jobs(sweep: Sweep, folder: Path, placement: Placement) -> list[Job]:
             )
         jobs.append(job)
     return sorted(jobs, key=start_order)
+
+
+def train_command(config: PurePath, out: PurePath, placement: Placement) -> tuple[str, ...]:
+    """The command that trains one run in a process of its own, run as `placement` says."""
+    command = ["scaling", "train", str(config), "--out", str(out)]
+    default = to_dict(Placement())
+    for name, value in to_dict(placement).items():
+        if value == default[name]:
+            continue
+        parts = (
+            {f"{name}.{key}": part for key, part in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+        for field, part in parts.items():
+            command += ["--place", f"{field}={json.dumps(part, separators=(',', ':'))}"]
+    return tuple(command)
 
 
 def start_order(job: Job) -> tuple[float, float]:

@@ -30,12 +30,13 @@ class Profile:
     chip: str = ""  # as `scaling cost --hardware` names it: its peak prices the runs
     utilisation: float = 0.4  # of the chip's dense bf16 peak (MFU) that a price is made with
     dollars_per_chip_hour: float | None = None  # in place of the table's
+    start_seconds: float = 60.0  # that a run holds its chips before its first step: imports, compilation
     retry_minutes: float = 60.0  # how long a run is started again without a new checkpoint of its own
 
     def __post_init__(self) -> None:
         if not 0 < self.utilisation <= 1:
             raise UserError(f"utilisation is {self.utilisation}; give a fraction above 0 and at most 1.")
-        for name in ("dollars_per_chip_hour", "retry_minutes"):
+        for name in ("dollars_per_chip_hour", "start_seconds", "retry_minutes"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise UserError(f"{name} is {value}; give 0 or more.")

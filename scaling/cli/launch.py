@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -11,13 +12,26 @@ from scaling.cli.output import JsonFlag, emit_json, note
 
 if TYPE_CHECKING:
     from launch.drive import Outcome
+    from launch.estimate import Budget, Estimate
     from launch.executor import Job
+    from launch.prepare import Prepared
     from launch.status import SweepStatus
+    from scaling.config import Placement
+    from sweeps.sweep import Sweep
 
 SweepArgument = Annotated[
     str, typer.Argument(help="A study in experiments/, a sweep JSON file, or the name of a launched sweep.")
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the sweeps' folders.")]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(help="Profile of the cluster: a name in ~/.config/scaling/profiles, or a TOML file."),
+]
+BudgetOption = Annotated[
+    str | None, typer.Option(help="Submit nothing that costs more: 50usd, 200chip-hours or 1e20flops.")
+]
+YesFlag = Annotated[bool, typer.Option("--yes", help="Submit to a cluster without asking.")]
+WaitFlag = Annotated[bool, typer.Option("--wait", help="Follow a cluster's runs to the end.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +42,11 @@ def register(app: typer.Typer) -> None:
 
 def launch(
     sweep: SweepArgument,
+    on: Annotated[str, typer.Option("--on", help="Engine: local, slurm or gke.")] = "local",
+    profile: ProfileOption = None,
+    budget: BudgetOption = None,
+    yes: YesFlag = False,
+    wait: WaitFlag = False,
     workers: Annotated[
         int | None, typer.Option(help="Worker processes; by default one for each core or accelerator.")
     ] = None,
@@ -41,58 +60,183 @@ def launch(
     runs: RunsOption = Path("runs"),
     json_output: JsonFlag = False,
 ) -> None:
-    """Train every run of a sweep that is not finished, the longest first.
+    """Train every run of a sweep that is not finished: here, or on a cluster with --on.
+
+    Here the longest run goes first and the command stays until all have ended. --on slurm or gke submits
+    what is neither finished nor live, the smallest first, says what it costs, asks, and returns; look with
+    `scaling status`, stop with `scaling cancel`. What the cluster is stands in a profile (docs/launching.md).
+    With --dry-run the whole submission is printed; no Slurm or Kubernetes has to be here for it.
 
     A run that begins as a longer one does waits for that one's checkpoint and starts from it.
 
     Launching again goes on where it stopped: finished and diverged runs are never repeated, stopped
     and failed ones resume from their last checkpoint, runs held by another process are waited for.
-    Ctrl-C saves every run and stops; a second Ctrl-C kills.
+    Ctrl-C saves every run and stops; a second Ctrl-C kills. On a cluster the runs go on.
 
-    Exit code 0: every run is done or diverged; 1: some failed, each named with its error;
-    130: Ctrl-C; 42: terminated, saved, start me again.
+    Exit code 0: every run is done or diverged, or submitted; 1: some failed, each named with its error;
+    2: bad input, nothing submitted; 130: Ctrl-C; 42: terminated, saved, start me again.
 
     Example: scaling launch quickstart --workers 2
+
+    Example: scaling launch quickstart --on slurm --dry-run
     """
-    from launch.local import run_sweep
+    from launch.engines import LOCAL
+    from launch.estimate import parse_budget
     from scaling.config import Placement, from_dict
     from sweeps.sweep import find_sweep
 
+    limit = parse_budget(budget) if budget else None
     found = find_sweep(sweep, runs, seed=seed, data=data, size=size)
+    if on != LOCAL:
+        data = str(Path(data).absolute()) if data else None
     placement = from_dict(Placement, {"data_path": data, "wandb": wandb}, "placement")
-    if dry_run:
-        from launch.jobs import sweep_jobs
-
-        _show_jobs(found.name, sweep_jobs(found, runs / found.name, placement), json_output)
-        return
-    outcome = run_sweep(found, runs, workers=workers, placement=placement)
-    if json_output:
-        emit_json({"sweep": found.name, "folder": str(runs / found.name), **outcome.to_json()})
+    if on == LOCAL:
+        _locally(sweep, found, runs, placement, workers, limit, dry_run, json_output)
     else:
-        _show_outcome(outcome, runs / found.name)
+        on_cluster(on, found, runs, placement, profile, limit, dry_run, yes, wait, json_output)
+
+
+def _locally(
+    named: str,
+    sweep: Sweep,
+    runs: Path,
+    placement: Placement,
+    workers: int | None,
+    limit: Budget | None,
+    dry_run: bool,
+    json_output: bool,
+) -> None:
+    from launch.estimate import check_budget
+    from launch.jobs import sweep_jobs
+    from launch.local import run_sweep
+    from launch.selection import check_version, stale_folders
+
+    check_version(run.numerics_version for run in sweep.runs)
+    folder = runs / sweep.name
+    jobs = sweep_jobs(sweep, folder, placement)
+    timed = limit is not None and limit.unit != "flops"  # by a few steps, where no rate is kept
+    estimate = _estimate(jobs, workers, runs, timed)
+    if limit:
+        check_budget(estimate, limit)
+    _note_stale(stale_folders(folder, set(sweep.run_ids)))
+    if dry_run:
+        _show_jobs(sweep.name, jobs, estimate, json_output)
+        return
+    if estimate.runs and not json_output:
+        note(_price_line(estimate))
+    outcome = run_sweep(sweep, runs, workers=workers, placement=placement)
+    if json_output:
+        emit_json({"sweep": sweep.name, "folder": str(folder), **outcome.to_json()})
+    else:
+        _show_outcome(outcome, folder)
     if outcome.interrupted:
-        note(f"interrupted; `scaling launch {sweep}` again goes on from here.")
+        note(f"interrupted; `scaling launch {named}` again goes on from here.")
     raise typer.Exit(outcome.exit_code)
 
 
-def status(sweep: SweepArgument, runs: RunsOption = Path("runs"), json_output: JsonFlag = False) -> None:
-    """Show where every run of a sweep stands: also while it runs, and before it is launched.
+def on_cluster(
+    engine: str,
+    sweep: Sweep,
+    runs: Path,
+    placement: Placement,
+    profile: str | None,
+    limit: Budget | None,
+    dry_run: bool,
+    yes: bool,
+    wait: bool,
+    json_output: bool,
+) -> None:
+    """Submit to an engine that keeps the runs, or say what would be submitted."""
+    from launch.estimate import check_budget
+    from launch.prepare import prepare
+    from launch.submit import submit
 
-    Takes a folder of runs as well. `loss` is the final validation loss of a run that ended, else
-    the last training loss, in nats per token.
+    prepared = prepare(engine, sweep, runs, placement, profile, dry_run=dry_run)
+    for remark in prepared.selection.notes:
+        note(remark)
+    _note_stale(prepared.stale)
+    if limit:
+        check_budget(prepared.estimate, limit)
+    if dry_run:
+        if json_output:
+            emit_json({**prepared.to_json(), "rendered": prepared.render() if prepared.now else ""})
+        else:
+            print(prepared.render() if prepared.now else "", end="")
+            _show_prepared(prepared, sys.stderr)
+        return
+    if not json_output:
+        _show_prepared(prepared, sys.stdout)
+    submission = None
+    if prepared.now:
+        prepared.cluster.check()
+        _confirm(len(prepared.now), engine, yes)
+        submission = submit(
+            prepared.cluster, prepared.profile, sweep, prepared.folder, prepared.now, prepared.selection
+        )
+    sent = [job.run_id for job in submission.jobs] if submission else []
+    if json_output and not wait:
+        emit_json({**prepared.to_json(), "submitted": sent})
+    elif prepared.now:
+        note(f"{len(sent)} runs submitted; `scaling status {sweep.name}` shows them")
+    if wait:
+        _follow(prepared, set(sent), json_output)
 
-    Example: scaling status quickstart
-    """
-    from launch.status import sweep_status
 
-    found = sweep_status(sweep, runs)
+def _follow(prepared: Prepared, sent: set[str], json_output: bool) -> None:
+    from launch.submit import follow
+
+    ended = follow(prepared, sent, note)
     if json_output:
-        emit_json(found.to_json())
+        emit_json({**prepared.to_json(), "submitted": sorted(sent), **vars(ended)})
     else:
-        _show_status(found)
+        print(f"{prepared.folder}: {len(ended.done)} done or diverged, {len(ended.unfinished)} unfinished")
+        for run_id, problem in ended.unfinished.items():
+            print(f"unfinished: {run_id}: {problem}")
+    raise typer.Exit(1 if ended.unfinished else 0)
 
 
-def _show_jobs(name: str, jobs: list[Job], json_output: bool) -> None:
+def _confirm(count: int, engine: str, yes: bool) -> None:
+    from scaling.errors import UserError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(f"submitting {count} runs to {engine} needs a yes; there is no terminal: give --yes.")
+    if not typer.confirm(f"Submit {count} runs to {engine}?", err=True):
+        raise UserError("not confirmed; nothing was submitted.")
+
+
+def _estimate(jobs: list[Job], workers: int | None, runs: Path, timed: bool) -> Estimate:
+    from launch.estimate import kept_rates, on_this_machine
+    from scaling.cli.plan import rates_here
+
+    left = [job for job in jobs if not job.folder.finished()]
+    rates = kept_rates(workers)
+    if rates is None and left and timed:
+        rates = rates_here(tuple(job.config for job in left), None, workers, runs)[1]
+    return on_this_machine(left, rates)
+
+
+def _price_line(estimate: Estimate) -> str:
+    from launch.view import duration
+
+    parts = [f"{estimate.runs} runs to train, {estimate.flops:.3g} FLOPs"]
+    if estimate.seconds is not None:
+        parts.append(f"{duration(estimate.seconds)} of one worker")
+    if estimate.chip_hours is not None:
+        parts.append(f"{estimate.chip_hours:.3g} chip-hours")
+    if estimate.dollars is not None:
+        parts.append(f"${estimate.dollars:,.2f}")
+    return f"estimate: {', '.join(parts)} ({estimate.source})"
+
+
+def _note_stale(stale: list[str]) -> None:
+    if stale:
+        named = ", ".join(stale[:3]) + (", ..." if len(stale) > 3 else "")
+        note(f"{len(stale)} run folders of an older numerics_version are stale and are not used: {named}")
+
+
+def _show_jobs(name: str, jobs: list[Job], estimate: Estimate, json_output: bool) -> None:
     statuses = [job.folder.status() for job in jobs]
     if json_output:
         rows = [
@@ -101,7 +245,7 @@ def _show_jobs(name: str, jobs: list[Job], json_output: bool) -> None:
              "command": list(j.argv)}
             for j, s in zip(jobs, statuses, strict=True)
         ]  # fmt: skip
-        emit_json({"sweep": name, "runs": rows})
+        emit_json({"sweep": name, "runs": rows, "estimate": estimate.to_json()})
         return
     from launch.view import short
 
@@ -112,6 +256,25 @@ def _show_jobs(name: str, jobs: list[Job], json_output: bool) -> None:
         print(f"{job.run_id}  {job.label:<24} {size}  {left_out.get(state, state)}{after}")
     todo = [job for job, state in zip(jobs, statuses, strict=True) if state not in left_out]
     print(f"{name}: {len(todo)} of {len(jobs)} runs to train, {sum(job.flops for job in todo):.3g} FLOPs")
+    if todo:
+        print(_price_line(estimate))
+
+
+def _show_prepared(prepared: Prepared, stream: TextIO) -> None:
+    """What goes where, what does not, and what it costs."""
+    selection = prepared.selection
+    counts = {
+        "to submit": len(prepared.now),
+        "done": len(selection.done),
+        "live": len(selection.live),
+        "held": len(prepared.held),
+    }
+    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    print(f"{prepared.sweep.name} on {prepared.engine}: {said}; profile {prepared.profile_path}", file=stream)
+    for run_id, why in prepared.held.items():
+        print(f"held: {run_id} {why}; launch again then, or --wait", file=stream)
+    if prepared.now:
+        print(_price_line(prepared.estimate), file=stream)
 
 
 def _show_outcome(outcome: Outcome, folder: Path) -> None:
@@ -129,6 +292,23 @@ def _show_outcome(outcome: Outcome, folder: Path) -> None:
     print(f"{folder}: {said}; {took}")
     for run_id, problem in outcome.failed.items():
         print(f"failed: {run_id}: {problem['error']} (see {problem['where']})")
+
+
+def status(sweep: SweepArgument, runs: RunsOption = Path("runs"), json_output: JsonFlag = False) -> None:
+    """Show where every run of a sweep stands: also while it runs, and before it is launched.
+
+    Takes a folder of runs as well. `loss` is the final validation loss of a run that ended, else
+    the last training loss, in nats per token.
+
+    Example: scaling status quickstart
+    """
+    from launch.status import sweep_status
+
+    found = sweep_status(sweep, runs)
+    if json_output:
+        emit_json(found.to_json())
+    else:
+        _show_status(found)
 
 
 def _show_status(found: SweepStatus) -> None:
