@@ -1,12 +1,13 @@
-"""How many workers this machine has room for, and the environment of each: its device and its threads.
+"""The slots of this machine: how many runs train at once, and the device, threads and memory of each.
 
 Found without JAX: the launcher must stay small and must not hold a device.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -18,25 +19,94 @@ from scaling.errors import UserError
 
 Device = Literal["auto", "cpu", "gpu", "tpu"]
 
+GPU_MEMORY = 0.9  # of a GPU, for all the runs on it; the rest is the driver's and the libraries'
+FIRST_TPU_PORT = 8476
 
-def worker_environments(placement: Placement, workers: int | None = None) -> list[dict[str, str]]:
-    """One environment for each worker process: `workers` of them, or one for each core or accelerator.
 
-    Raises UserError when `workers` is below 1 or a named kind of device is not on this machine.
+@dataclass(frozen=True)
+class Slot:
+    """Room for one worker process."""
+
+    device: str  # what fails when it fails: "gpu 3", "tpu chip 0", "core slot 1"
+    environment: dict[str, str]
+
+
+def slots(placement: Placement, workers: int | None = None, per_device: int | None = None) -> list[Slot]:
+    """Slots for `workers` processes in all, dealt out over the devices in turn.
+
+    By default one for each GPU, each TPU chip, or each core (`placement.threads` cores on a CPU);
+    `per_device` of them on each GPU. Those that share a GPU share its memory equally, through
+    XLA_PYTHON_CLIENT_MEM_FRACTION (yours, where you have set it); those that share a machine share its
+    cores. A placement whose mesh takes several GPUs gets slots of so many, and on TPU all chips in one slot.
+
+    Raises UserError when a number is below 1, a named kind of device is not on this machine or has too few
+    for the mesh, or several runs are asked for on one TPU chip.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers is {workers}; give at least 1.")
+    for name, number in (("--workers", workers), ("--per-gpu", per_device)):
+        if number is not None and number < 1:
+            raise UserError(f"{name} is {number}; give at least 1.")
     kind, devices = _devices(placement)
-    count = workers or len(devices) or _cores() // max(1, placement.threads or _cores())
-    # The thread limit is for XLA's CPU backend; an accelerator's compiler is better off with every core.
-    own = replace(placement, device=kind, threads=placement.threads if kind == "cpu" else 0)
+    if kind == "cpu" or not devices:
+        if per_device is not None:
+            raise UserError("--per-gpu is for GPUs and there is none here; give --workers instead.")
+        count = workers or max(1, _cores() // max(1, placement.threads or _cores()))
+        environment = _environment(placement, kind, placement.threads)
+        return [Slot(f"core slot {number}", dict(environment)) for number in range(count)]
+    groups = _groups(placement, kind, devices)
+    count = workers or len(groups) * (per_device or 1)
+    shared = -(-count // len(groups))
+    if kind == "tpu" and shared > 1:
+        raise UserError(
+            f"--workers is {count} on {len(groups)} TPU chips; a chip takes one process, give {len(groups)}."
+        )
+    environment = _environment(placement, kind, max(1, _cores() // count) if count > 1 else 0)
+    if kind == "gpu":
+        environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{GPU_MEMORY / shared:.2f}")
+        return [_gpu_slot(groups[number % len(groups)], environment) for number in range(count)]
+    return [_tpu_slot(number, groups, environment) for number in range(count)]
+
+
+def _environment(placement: Placement, kind: Device, threads: int) -> dict[str, str]:
+    """What all slots have in common; `threads` 0: every core."""
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
-    base = {**os.environ, **training_environment(own, cache)}
-    variable = {"gpu": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}.get(kind)
-    if variable is None:
-        return [dict(base) for _ in range(count)]
-    shared = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / -(-count // len(devices)):.2f}"}
-    return [{**base, **shared, variable: devices[slot % len(devices)]} for slot in range(count)]
+    own = replace(placement, device=kind, threads=threads)
+    return {**os.environ, **training_environment(own, cache)}
+
+
+def _groups(placement: Placement, kind: Device, devices: list[str]) -> list[list[str]]:
+    """The devices of each slot's run: one, or as many as its mesh has."""
+    size = math.prod(placement.mesh.values()) * math.prod(placement.slices.values())
+    if size > len(devices):
+        raise UserError(
+            f"placement.mesh takes {size} devices and {len(devices)} of kind {kind} are here; "
+            f"give a smaller mesh."
+        )
+    if kind == "tpu" and size > 1:  # which chips are neighbours is the driver's to know
+        return [devices]
+    return [devices[i : i + size] for i in range(0, len(devices) - size + 1, size)]
+
+
+def _gpu_slot(group: list[str], environment: dict[str, str]) -> Slot:
+    names = ",".join(group)
+    return Slot(f"gpu {names}", {**environment, "CUDA_VISIBLE_DEVICES": names})
+
+
+def _tpu_slot(number: int, groups: list[list[str]], environment: dict[str, str]) -> Slot:
+    """A chip as a slice of its own, as jax/_src/test_multiprocess.py starts its processes."""
+    [*chips] = groups[number]
+    if len(chips) > 1 or len(groups) == 1:
+        return Slot(f"tpu chips {','.join(chips)}", environment)
+    port = str(FIRST_TPU_PORT + number)
+    alone = {
+        "TPU_VISIBLE_CHIPS": chips[0],
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
+        "TPU_PROCESS_BOUNDS": "1,1,1",
+        "TPU_PROCESS_ADDRESSES": f"localhost:{port}",
+        "TPU_PROCESS_PORT": port,
+        "CLOUD_TPU_TASK_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    return Slot(f"tpu chip {chips[0]}", environment | alone)
 
 
 def _cores() -> int:

@@ -1,12 +1,15 @@
 """A warm worker: one process that trains one small run after another for the launcher.
 
-JSON lines in on stdin: {"op": "train", "run", "folder", "config", "placement"}, {"op": "stop", "run"}.
+JSON lines in on stdin: {"op": "train", "runs": [{"run", "folder", "config"}, ...], "placement"}, where more than
+one run is a pack, trained in one program; {"op": "stop", "run"}.
 JSON lines out on what was stdout: {"event": "started" | "progress" | an ending, "run", "data",
-"leaving"}; after an ending with "leaving" the process ends by itself and takes no further run.
+"leaving"}; each run of an order has its ending, and after one with "leaving" the process ends by itself and
+takes no further run. {"event": "alive"} comes every 2 s, whatever happens.
 
 End of input means that the launcher is gone, even by `kill -9`: the run in hand is saved and the
 process ends. Ctrl-C in a terminal reaches the whole process group; a worker ignores it, because
-stopping is the launcher's to ask for. SIGTERM saves and ends with exit code 42, "start me again".
+stopping is the launcher's to ask for. SIGTERM saves and ends with exit code 42, "start me again"; a step that
+hangs ends with 42 as well, with nothing saved (`scaling/watchdog.py`).
 
 The environment (threads, device, compilation cache) is set by the launcher before this process
 starts: XLA reads it once, on import.
@@ -21,25 +24,49 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, cast
 
 import psutil
 
 from launch.executor import EventKind
 from scaling.config import Placement, RunConfig, from_dict
 from scaling.runs import EXIT_RESTART, RunBusy, RunFolder
+from scaling.watchdog import end_process
 
 # Compiled programs of many shapes add up, 25 MB each; a fresh process reads those it needs from the cache.
 RETIRE_AFTER_BYTES = 1_000_000_000
+ALIVE_SECONDS = 2.0
+
+Endings = dict[str, tuple[EventKind, dict[str, Any]]]  # by run
 
 
-class Say(Protocol):
-    def __call__(
-        self, event: EventKind, run_id: str, data: dict[str, Any], leaving: bool = False
-    ) -> None: ...
+class Voice:
+    """What the launcher hears: JSON lines on what was stdout, which from here on is stderr to everybody else."""
+
+    def __init__(self) -> None:
+        self._pipe = os.dup(1)
+        os.dup2(2, 1)
+        self._one_at_a_time = threading.Lock()
+
+    def say(self, event: str, run_id: str, data: dict[str, Any], leaving: bool = False) -> None:
+        rest = json.dumps({"event": event, "run": run_id, "data": data, "leaving": leaving}).encode() + b"\n"
+        with contextlib.suppress(OSError), self._one_at_a_time:  # no launcher: the end of input says so too
+            while rest:
+                rest = rest[os.write(self._pipe, rest) :]
+
+    def sign_of_life(self) -> None:
+        """From now on, every ALIVE_SECONDS."""
+
+        def repeat() -> None:
+            while True:
+                time.sleep(ALIVE_SECONDS)
+                self.say("alive", "", {})
+
+        threading.Thread(target=repeat, daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -77,10 +104,12 @@ class Orders:
         with open(0, closefd=False) as lines:
             for line in lines:
                 order = json.loads(line)
+                if order["op"] == "train" and "runs" not in order:  # a launcher that was started before packs
+                    order["runs"], order["quiet"] = [order.copy()], True
                 if order["op"] == "stop":
                     self._stopped.add(order["run"])
                 else:
-                    self._stopped.discard(order["run"])
+                    self._stopped -= {run["run"] for run in order["runs"]}
                     self.trains.put(order)
         self.leave()
 
@@ -95,15 +124,19 @@ def main() -> int:
         orders.leave()
 
     signal.signal(signal.SIGTERM, on_term)
-    say = _speak()
+    voice = Voice()
     orders.listen()
     full = None
     while (order := orders.trains.get()) is not None:
-        ending, data = _train_one(order, orders, say)
+        if full is None and "quiet" not in order:
+            voice.sign_of_life()
+        endings = _train(order, orders, voice)
         full = full or _resident_bytes() + RETIRE_AFTER_BYTES
         # After a failure this process is not to be trusted with another run.
-        leaving = ending == "failed" or terminated.is_set() or _resident_bytes() > full
-        say(ending, order["run"], data, leaving)
+        failed = any(kind == "failed" for kind, _ in endings.values())
+        leaving = failed or terminated.is_set() or _resident_bytes() > full
+        for left, (run_id, (ending, data)) in enumerate(endings.items(), 1 - len(endings)):
+            voice.say(ending, run_id, data, leaving and left == 0)
         if leaving:
             break
     return EXIT_RESTART if terminated.is_set() else 0
@@ -113,48 +146,66 @@ def _resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
-def _speak() -> Say:
-    """Keep stdout for the launcher alone; whatever a library prints goes to the log on stderr."""
-    private = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def say(event: EventKind, run_id: str, data: dict[str, Any], leaving: bool = False) -> None:
-        message = {"event": event, "run": run_id, "data": data, "leaving": leaving}
-        with contextlib.suppress(OSError):  # the launcher is gone; the end of input says so too
-            private.write(json.dumps(message) + "\n")
-
-    return say
-
-
-def _train_one(order: dict[str, Any], orders: Orders, say: Say) -> tuple[EventKind, dict[str, Any]]:
-    """Train one run; its ending, and what there is to say of it."""
-    run_id, folder = order["run"], Watched(Path(order["folder"]))
-    error_log = folder.path / "error.log"
+def _train(order: dict[str, Any], orders: Orders, voice: Voice) -> Endings:
+    """Train one run, or one pack; each run's ending, and what there is to say of it."""
+    ids = [run["run"] for run in order["runs"]]
+    folders = [Watched(Path(run["folder"])) for run in order["runs"]]
+    error_logs = {folder.run_id: folder.path / "error.log" for folder in folders}
     try:
-        config = from_dict(RunConfig, order["config"])
+        configs = [from_dict(RunConfig, run["config"]) for run in order["runs"]]
         placement = from_dict(Placement, order["placement"])
+        if any(orders.should_stop(run_id) for run_id in ids):
+            return {run_id: ("stopped", {}) for run_id in ids}
+        for run_id in ids:
+            voice.say("started", run_id, {})
         # Imported here: JAX takes seconds, in which orders are already heard.
-        from scaling.train import Interrupted, train
+        if len(ids) > 1:
+            from scaling.packed import train_packed
 
-        if orders.should_stop(run_id):
-            return "stopped", {}
-        say("started", run_id, {})
-        try:
-            summary = train(
-                config,
+            found = train_packed(
+                configs,
                 placement,
-                folder,
-                progress=lambda row: say("progress", run_id, row),
-                should_stop=lambda: orders.should_stop(run_id),
+                folders,
+                progress=lambda run_id, row: voice.say("progress", run_id, row),
+                should_stop=lambda: any(orders.should_stop(run_id) for run_id in ids),
+                on_hang=end_process,
             )
-        except Interrupted:
-            return "stopped", {}
-        except RunBusy:
-            return "busy", {}
-        error_log.unlink(missing_ok=True)
-        return (summary["status"] if folder.ended_here else "finished"), summary
+            return {
+                run_id: _ending(found[run_id], folder) for run_id, folder in zip(ids, folders, strict=True)
+            }
+        return {ids[0]: _train_one(configs[0], placement, folders[0], orders, voice)}
     except Exception as error:
-        return "failed", _record(error, error_log)
+        return {run_id: ("failed", _record(error, error_logs[run_id])) for run_id in ids}
+
+
+def _train_one(
+    config: RunConfig, placement: Placement, folder: Watched, orders: Orders, say: Say
+) -> tuple[EventKind, dict[str, Any]]:
+    from scaling.train import Interrupted, train
+
+    run_id = config.run_id
+    try:
+        summary = train(
+            config,
+            placement,
+            folder,
+            progress=lambda row: voice.say("progress", run_id, row),
+            should_stop=lambda: orders.should_stop(run_id),
+            on_hang=end_process,
+        )
+    except Interrupted:
+        return "stopped", {}
+    except RunBusy:
+        return "busy", {}
+    return _ending(summary, folder)
+
+
+def _ending(found: dict[str, Any] | str, folder: Watched) -> tuple[EventKind, dict[str, Any]]:
+    """Of a summary, or of the one word that there is to say of a run that did not end."""
+    if isinstance(found, str):
+        return cast(EventKind, found), {}
+    (folder.path / "error.log").unlink(missing_ok=True)
+    return (found["status"] if folder.ended_here else "finished"), found
 
 
 def _record(error: Exception, error_log: Path) -> dict[str, Any]:

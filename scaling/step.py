@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -163,18 +164,30 @@ def compiled_leaf_step(forward: Forward, model: ModelConfig, shardings: Sharding
     is a large part of a small model's step on one core.
     """
     shapes, places = _abstract_state(model, shardings, forward.rules)
-    treedef, leaves = jax.tree.structure(shapes), jax.tree.leaves(places)
+    leaves, batch = jax.tree.leaves(places), shardings.of((None, "batch", None))
+    return jax.jit(
+        _leaf_step(forward, jax.tree.structure(shapes)),
+        donate_argnums=0,
+        in_shardings=(leaves, batch, None),
+        out_shardings=(leaves, None),
+    )
 
+
+@functools.cache
+def compiled_packed_step(forward: Forward, model: ModelConfig, shardings: Shardings) -> Any:
+    """The same step of P runs side by side: every leaf, tokens_PMBS1 and each hyperparameter have a P axis."""
+    shapes, _ = _abstract_state(model, shardings, forward.rules)
+    return jax.jit(jax.vmap(_leaf_step(forward, jax.tree.structure(shapes))), donate_argnums=0)
+
+
+def _leaf_step(forward: Forward, treedef: Any) -> Callable[..., tuple[list[jax.Array], Metrics]]:
     def leaf_step(
         leaves: list[jax.Array], tokens_MBS1: jax.Array, h: Hyper
     ) -> tuple[list[jax.Array], Metrics]:
         state, metrics = train_step(jax.tree.unflatten(treedef, leaves), tokens_MBS1, h, forward=forward)
         return jax.tree.leaves(state), metrics
 
-    batch = shardings.of((None, "batch", None))
-    return jax.jit(
-        leaf_step, donate_argnums=0, in_shardings=(leaves, batch, None), out_shardings=(leaves, None)
-    )
+    return leaf_step
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from scaling.files import write_json
 from scaling.meter import Meter
 from scaling.model.decoder import abstract
 from scaling.model.params import check_divides
-from scaling.optimizer import hyper
+from scaling.optimizer import Hyper, hyper
 from scaling.processes import NOTHING, SAVE, STOP, Votes, first, own_folder
 from scaling.runs import MetricsLog, RunFolder
 from scaling.schedule import fraction_of_peak
@@ -59,6 +59,7 @@ class Clock:
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    share: float = 1.0  # of the process's CPU time that is this run's: 1/P in a pack of P
     _wall: float = field(default_factory=time.perf_counter)
     _cpu: float = field(default_factory=time.process_time)
 
@@ -66,7 +67,7 @@ class Clock:
         return round(self.seconds + time.perf_counter() - self._wall, 3)
 
     def read(self) -> dict[str, float]:
-        cpu = time.process_time() - self._cpu
+        cpu = (time.process_time() - self._cpu) * self.share
         return {"seconds": self.wall(), "cpu_seconds": round(self.cpu_seconds + cpu, 3)}
 
 
@@ -120,6 +121,7 @@ class Run:
         self.config, self.placement, self.run_id = config, placement, config.run_id
         self.folder, self.run_folder = own_folder(folder), folder
         self.notes: list[str] = []
+        self.packed = 1  # runs that are trained in one program with it, itself counted
         self.shardings: Shardings = make_shardings(placement)
         self.prepared: Prepared = open_for(config.data, placement.data_path)
         self.validation = validation_sets(
@@ -137,19 +139,22 @@ class Run:
     def finish(self, progress: Show, should_stop: Stop, on_hang: OnHang | None = None) -> dict[str, Any]:
         """Train to the last step, evaluate, write the outcome."""
         with Watchdog(self.placement.hang_seconds, on_hang) as self.watchdog:
-            start = self.restore()
-            try:
-                self.open(start)
-                diverged_at = start.step if start.diverged else self._loop(progress, should_stop)
-                with self.watchdog.during("the last checkpoint"):
-                    self.checkpoints.wait()
-            except Exception:  # Interrupted among them
-                self.mirror.finish(None)
-                raise
-            finally:
-                self.close()
-            with self.watchdog.during("evaluation"):
-                return self.conclude(diverged_at)
+            return self.go_on(self.restore(), progress, should_stop)
+
+    def go_on(self, start: Start, progress: Show, should_stop: Stop) -> dict[str, Any]:
+        """The same from where it stands."""
+        try:
+            self.open(start)
+            diverged_at = start.step if start.diverged else self._loop(progress, should_stop)
+            with self.watchdog.during("the last checkpoint"):
+                self.checkpoints.wait()
+        except Exception:  # Interrupted among them
+            self.mirror.finish(None)
+            raise
+        finally:
+            self.close()
+        with self.watchdog.during("evaluation"):
+            return self.conclude(diverged_at)
 
     def restore(self) -> Start:
         """Where the run stands: its newest checkpoint, or where it begins. Its folder's log is cut to that."""
@@ -196,7 +201,7 @@ class Run:
         self.started_from: dict[str, Any] = start.position.get("started_from", {})
         self.notes = start.position.get("notes", []) + notes + (start.notes if not step else [])
         self.first_step = start.step + 1
-        self._leaves, self._treedef = jax.tree.flatten(start.state)
+        self.leaves, self._treedef = jax.tree.flatten(start.state)
         if start.step:
             self.clock = Clock(start.position["seconds"], start.position["cpu_seconds"])
             if start.position["data"] is not None:
@@ -205,7 +210,7 @@ class Run:
 
     @property
     def state(self) -> TrainState:
-        return jax.tree.unflatten(self._treedef, self._leaves)
+        return jax.tree.unflatten(self._treedef, self.leaves)
 
     def save(self, step: int, whole: bool = False) -> None:
         """Write the checkpoint of `step` while training goes on; with `whole`, return once it is on disk."""
@@ -222,16 +227,15 @@ class Run:
         pending: tuple[int, float, Any] | None = None
         meter, trace, votes = self.meter, self.trace, Votes(self.shardings)
         for step in range(self.first_step, config.steps + 1):
-            lr = config.optimizer.lr * fraction_of_peak(config.schedule, step, config.steps)
-            h = hyper(config.optimizer, lr)
+            lr, h = self.rate(step)
             meter.lap("other")
-            tokens_MBS1 = self._next_tokens()
+            tokens_MBS1 = self.next_tokens()
             meter.dispatch()
             with trace.step(step):
-                self._leaves, metrics = self.train_step(self._leaves, tokens_MBS1, h)
+                self.leaves, metrics = self.train_step(self.leaves, tokens_MBS1, h)
             meter.lap("dispatch")
             trace.dispatched(metrics)
-            if pending and not self._log_row(*pending):
+            if pending and not self.log_row(*pending):
                 return pending[0]
             pending = (step, lr, metrics)
             now = time.monotonic()
@@ -242,7 +246,7 @@ class Run:
                 saved_at = now  # asked for: several processes save a step later
             decided = votes.decide(STOP if should_stop() else SAVE if due else NOTHING)
             if decided or step == config.steps or kept(self.placement, step):
-                if not self._log_row(*pending):
+                if not self.log_row(*pending):
                     return step
                 pending = None
                 with self.watchdog.during("a checkpoint"):
@@ -253,7 +257,13 @@ class Run:
             self.watchdog.beat()
         return None
 
-    def _log_row(self, step: int, lr: float, metrics: dict[str, jax.Array]) -> bool:
+    def rate(self, step: int) -> tuple[float, Hyper]:
+        """Learning rate of a step, and the hyperparameters that it is given."""
+        config = self.config
+        lr = config.optimizer.lr * fraction_of_peak(config.schedule, step, config.steps)
+        return lr, hyper(config.optimizer, lr)
+
+    def log_row(self, step: int, lr: float, metrics: dict[str, jax.Array]) -> bool:
         """Append the row of one step; False when its loss is not finite."""
         # Through NumPy, which is ten times as quick as float() of an array of JAX.
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
@@ -267,7 +277,7 @@ class Run:
         self.meter.lap("log")
         return row["loss"] is not None
 
-    def _next_tokens(self) -> Any:
+    def next_tokens(self) -> Any:
         tokens_MBS1 = next(self.feed)
         self._data_state = self.feed.get_state()
         return tokens_MBS1
@@ -290,6 +300,7 @@ class Run:
             **self.meter.summary(),
             "counts": per_token.flat(config.tokens),
             "device": self.device.device_kind,
+            **({"packed": self.packed} if self.packed > 1 else {}),
             "notes": self.notes + notes + self.mirror.notes + self.trace.notes,
         }
         if noise := _noise_scale(rows, config):
@@ -326,7 +337,8 @@ class Run:
                 "xla_threads": os.environ.get("NPROC"),
                 "versions": {name: version(name) for name in LIBRARIES},
                 "data": str(self.prepared.path),
-            },
+            }
+            | ({"packed": self.packed} if self.packed > 1 else {}),
         )
         if note := self.started_from and other_placement(self.run_folder, self.started_from):
             self.notes = [note, *(known for known in self.notes if known != note)]

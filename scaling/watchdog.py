@@ -57,6 +57,11 @@ class Watchdog:
         self._doing, self._last = None, now
         self._beats += 1
 
+    def expect(self, what: str) -> None:
+        """The next step may take long: it compiles."""
+        self._doing = what
+        self._beats += 1
+
     @contextlib.contextmanager
     def during(self, what: str) -> Iterator[None]:
         """Something that is no step and may take long."""

@@ -77,7 +77,7 @@ def plan(
         note("no intervals: the sweep's design names no recipe of this project")
     if not goal:
         note("no intervals: the sweep has no target; give --target in FLOPs")
-    count, rates = _rates(found.runs, measure, workers, runs)
+    count, rates = rates_here(found.runs, measure, workers, runs)
     plan = report(found, goal, law, noise, rates, count)
     if out:
         found.write(out)
@@ -88,11 +88,11 @@ def plan(
         show(plan)
 
 
-def _rates(
+def rates_here(
     configs: tuple[RunConfig, ...], measure: bool | None, workers: int | None, runs: Path
 ) -> tuple[int, Rates | None]:
     """Number of workers, and this machine's rates: kept, or measured now, or read off finished runs."""
-    from launch.devices import worker_environments
+    from launch.devices import slots
     from scaling.config import Placement
     from scaling.data.text import cache_folder
     from scaling.rate import (
@@ -106,7 +106,7 @@ def _rates(
     )
 
     placement = Placement()
-    environments = worker_environments(placement, workers)
+    environments = [slot.environment for slot in slots(placement, workers)]
     here = timed(configs, environments[0].get("JAX_PLATFORMS", ""))
     if not here:
         note("no price in time: no step of these runs is small enough to time on this CPU; "

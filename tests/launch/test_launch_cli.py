@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from launch.devices import worker_environments
+from launch.devices import Slot, slots
 from launch.local import LocalPool
 from scaling.accounting import run_flops
 from scaling.cli.main import app
@@ -131,8 +131,9 @@ def test_bad_arguments_are_one_sentence_and_leave_nothing(here: Path) -> None:
 def test_a_worker_for_each_core_each_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
     monkeypatch.delenv("NPROC", raising=False)
-    environments = worker_environments(Placement(device="cpu"))
-    assert len(environments) == 3 and len(worker_environments(Placement(device="cpu"), 5)) == 5
+    environments = [slot.environment for slot in slots(Placement(device="cpu"))]
+    assert len(environments) == 3 and len(slots(Placement(device="cpu"), 5)) == 5
+    assert [slot.device for slot in slots(Placement(device="cpu"), 2)] == ["core slot 0", "core slot 1"]
     assert {environment["NPROC"] for environment in environments} == {"1"}
     assert {environment["JAX_PLATFORMS"] for environment in environments} == {"cpu"}
 
@@ -149,9 +150,9 @@ for _ in range(3):
     multiply(x).block_until_ready()
 print((time.process_time() - cpu) / (time.perf_counter() - wall))
 """
-    [environment] = worker_environments(Placement(device="cpu"), 1)
+    [slot] = slots(Placement(device="cpu"), 1)
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], env=slot.environment, capture_output=True, text=True, check=True
     )
     assert float(done.stdout) <= 1.1
 
@@ -162,11 +163,49 @@ def test_a_device_that_is_not_here_is_refused(tmp_path: Path, monkeypatch: pytes
         LocalPool(Placement(device="gpu"), tmp_path)
 
 
-def test_gpu_workers_get_one_device_each(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launch.devices.find_spec", lambda name: "cuda" in name)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    environments = worker_environments(Placement(device="gpu"))
-    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == ["2", "5"]
-    shared = worker_environments(Placement(device="gpu"), 4)
-    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in shared] == ["2", "5", "2", "5"]
-    assert {environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] for environment in shared} == {"0.45"}
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+
+
+def devices(found: list[Slot]) -> list[str]:
+    assert all(slot.device == f"gpu {slot.environment['CUDA_VISIBLE_DEVICES']}" for slot in found)
+    return [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in found]
+
+
+def test_workers_are_dealt_out_over_gpus_and_share_memory_and_cores(
+    two_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Placement(device="gpu")
+    assert devices(slots(gpu)) == ["2", "5"]
+    for shared in (slots(gpu, 4), slots(gpu, per_device=2)):
+        assert devices(shared) == ["2", "5", "2", "5"]
+        assert {slot.environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in shared} == {"0.45"}
+        assert {slot.environment["NPROC"] for slot in shared} == {"4"}  # 16 cores among 4
+    assert devices(slots(gpu, 3)) == ["2", "5", "2"]
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.2")  # the user's word counts
+    assert slots(gpu, 4)[0].environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.2"
+    with pytest.raises(UserError, match="--per-gpu is for GPUs"):
+        slots(Placement(device="cpu"), per_device=2)
+
+
+def test_a_mesh_takes_its_gpus_together(two_gpus: None) -> None:
+    assert devices(slots(Placement(device="gpu", mesh={"fsdp": 2}))) == ["2,5"]
+    with pytest.raises(UserError, match=r"placement\.mesh takes 4 devices and 2"):
+        slots(Placement(device="gpu", mesh={"fsdp": 4}))
+
+
+def test_a_worker_for_each_tpu_chip_as_a_slice_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.devices._tpus", lambda: ["0", "1", "2", "3"])
+    found = slots(Placement(device="tpu"))
+    chips = [slot.environment["TPU_VISIBLE_CHIPS"] for slot in found]
+    assert chips == ["0", "1", "2", "3"] and found[2].device == "tpu chip 2"
+    assert len({slot.environment["TPU_PROCESS_PORT"] for slot in found}) == 4
+    assert {slot.environment["TPU_PROCESS_BOUNDS"] for slot in found} == {"1,1,1"}
+    [whole] = slots(Placement(device="tpu", mesh={"fsdp": 4}))
+    assert whole.device == "tpu chips 0,1,2,3" and "TPU_VISIBLE_CHIPS" not in whole.environment
+    with pytest.raises(UserError, match="a chip takes one process, give 4"):
+        slots(Placement(device="tpu"), 8)

@@ -27,7 +27,8 @@ from launch.local import run_sweep
 from scaling.config import Placement
 from sweeps.sweep import read_sweep
 outcome = run_sweep(read_sweep(sys.argv[1]), sys.argv[2], workers=int(sys.argv[3]),
-                    placement=Placement(device="cpu", checkpoint_seconds=float(sys.argv[4])))
+                    placement=Placement(device="cpu", checkpoint_seconds=float(sys.argv[4])),
+                    **json.loads(sys.argv[5]))
 print(json.dumps(outcome.to_json()))
 sys.exit(outcome.exit_code)
 """
@@ -54,12 +55,18 @@ class Launcher:
     """A launch in a process (group) of its own."""
 
     def __init__(
-        self, root: Path, sweep: Sweep = SWEEP, workers: int = 1, checkpoint_seconds: float = 0.5
+        self,
+        root: Path,
+        sweep: Sweep = SWEEP,
+        workers: int = 1,
+        checkpoint_seconds: float = 0.5,
+        **pool: float,
     ) -> None:
         self.folder = root / sweep.name
         file = root / f"{sweep.name}.json"
         sweep.write(file)
         command = [sys.executable, "-c", LAUNCH, str(file), str(root), str(workers), str(checkpoint_seconds)]
+        command.append(json.dumps(pool))
         # What the tests' own environment says of threads and devices must come from the launcher instead.
         environment = {k: v for k, v in os.environ.items() if k not in ("NPROC", "JAX_PLATFORMS")}
         self.process = subprocess.Popen(
@@ -205,8 +212,8 @@ def test_a_run_that_fails_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     blocked = RunFolder(tmp_path / sweep.name / unwritable.run_id)
     blocked.path.mkdir(parents=True)
     blocked.checkpoints.write_text("a file where a folder must be")
-    launcher = Launcher(tmp_path, sweep, checkpoint_seconds=1e9)
-    for _ in range(2):  # with no checkpoint in between
+    launcher = Launcher(tmp_path, sweep, checkpoint_seconds=1e9, retry_minutes=0)
+    for _ in range(2):  # with no checkpoint in between: tried once more, and given up
         launcher.wait_for_steps(crashing, 20)
         [worker] = launcher.workers()
         worker.kill()
@@ -215,10 +222,37 @@ def test_a_run_that_fails_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     outcome = launcher.finish()
     assert outcome["exit_code"] == launcher.process.returncode == 1
     assert set(outcome["failed"]) == {crashing.run_id, unwritable.run_id}
-    assert "SIGKILL" in outcome["failed"][crashing.run_id]["error"]
+    error = outcome["failed"][crashing.run_id]["error"]
+    assert "SIGKILL" in error and "2 times in" in error and "without getting past step 0" in error
     problem = outcome["failed"][unwritable.run_id]
     assert Path(problem["where"]).parent == blocked.path and "Traceback" in Path(problem["where"]).read_text()
     assert unwritable.run_id in launcher.said and problem["where"] in launcher.said
     assert outcome["done"] == [SHORT.run_id]
     blocked.checkpoints.unlink()
     assert blocked.status() == "failed"
+
+
+def test_a_stopped_worker_is_killed_and_its_run_goes_on(tmp_path: Path) -> None:
+    """SIGSTOP: no thread of it can notice, and nothing ever comes of it."""
+    config = tiny(400, seed=4)
+    launcher = Launcher(tmp_path, Sweep("stopped", "is it missed?", {}, (config,)), silent_seconds=4)
+    launcher.wait_for_steps(config, 100)
+    [worker] = launcher.workers()
+    worker.suspend()
+    outcome = launcher.finish()
+    assert outcome["done"] == [config.run_id] and not worker.is_running()
+    assert "killed after 4 s without a sign of life" in launcher.said
+    assert raw_steps(launcher.run(config)) == list(range(1, config.steps + 1))
+
+
+def test_runs_of_one_shape_are_trained_in_one_program(tmp_path: Path) -> None:
+    """Each with its own ending, folder and log; the one that cannot be packed with them goes alone."""
+    runs = (*(tiny(60, seed=seed) for seed in range(2)), tiny(60, lr=1e30), tiny(80))
+    launcher = Launcher(tmp_path, Sweep("packed", "together?", {}, runs), pack=8)
+    outcome = launcher.finish()
+    assert sorted(outcome["done"]) == sorted(run.run_id for run in runs if run != runs[2])
+    assert outcome["diverged"] == [runs[2].run_id]
+    packs = [launcher.run(run).summary().get("packed") for run in runs]
+    assert packs == [3, 3, 3, None]
+    for run in (*runs[:2], runs[3]):
+        assert raw_steps(launcher.run(run)) == list(range(1, run.steps + 1))
