@@ -179,7 +179,7 @@ def _train(order: dict[str, Any], orders: Orders, voice: Voice) -> Endings:
 
 
 def _train_one(
-    config: RunConfig, placement: Placement, folder: Watched, orders: Orders, say: Say
+    config: RunConfig, placement: Placement, folder: Watched, orders: Orders, voice: Voice
 ) -> tuple[EventKind, dict[str, Any]]:
     from scaling.train import Interrupted, train
 
