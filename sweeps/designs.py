@@ -18,6 +18,8 @@ from scaling.recipes import Recipe
 from sweeps.prior import Prior, at_edge, centre_n, centred_widths
 from sweeps.sweep import Refusal, Sweep
 
+SEED_STRIDE = 1000  # between seeds of one design, so that designs of seeds below it share none
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -57,7 +59,7 @@ def isoflop(
     widths: Sequence[int] | Mapping[float, Sequence[int]] | None = None,
     count: int = 7,
     spread: float = 12.0,
-    seeds: Sequence[int] = (),
+    seeds_per_cell: int | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """Several model sizes at each budget (training FLOPs, `matmul`): Hoffmann et al. 2022, approach 2.
@@ -77,11 +79,12 @@ def isoflop(
         else:
             sizes_of[budget] = list(widths or centred_widths(budget, recipe, centre, count, spread))
     wanted = [
-        _Cell(f"{short(budget)}-d{width}{suffix}", width, setting.tokens(width, budget), budget, seed)
+        _Cell(f"{short(budget)}-d{width}", width, setting.tokens(width, budget), budget)
         for budget, sizes in sizes_of.items()
         for width in sizes
-        for seed, suffix in _seeds(setting, seeds)
     ]
+    if seeds_per_cell is not None:
+        wanted = _repeated(wanted, setting.seed, seeds_per_cell)
     runs, cells, refused = _cut_all(wanted, setting)
     profiles = []
     for budget in sizes_of:
@@ -159,10 +162,19 @@ class _Cell:
     seed: int | None = None  # the setting's
 
 
-def _seeds(setting: Setting, seeds: Sequence[int]) -> list[tuple[int, str]]:
-    """Each seed, and what tells its cells apart: nothing for the first."""
-    wanted = list(dict.fromkeys(seeds)) or [setting.seed]
-    return [(seed, f"-s{seed}" if i else "") for i, seed in enumerate(wanted)]
+def _repeated(cells: list[_Cell], seed: int, each: int) -> list[_Cell]:
+    """Every cell with `each` seeds that no other cell has, nor a design of another seed below SEED_STRIDE."""
+    if each < 1:
+        raise UserError(f"seeds_per_cell is {each}; give at least 1.")
+    return [
+        replace(
+            cell,
+            label=f"{cell.label}-{chr(97 + i)}" if each > 1 else cell.label,
+            seed=seed + SEED_STRIDE * (each * k + i),
+        )
+        for k, cell in enumerate(cells)
+        for i in range(each)
+    ]
 
 
 def _cut_all(
