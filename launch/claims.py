@@ -34,11 +34,15 @@ CLAIMS, SUBMISSIONS = "claims", "submissions"
 
 @dataclass(frozen=True)
 class Record:
-    """A submission as written down: `profile` holds the engine's fields, `made` is a Unix time."""
+    """A submission as written down: `profile` holds the engine's fields as read from the file `source`.
+
+    `made` is a Unix time.
+    """
 
     id: str
     engine: str
     profile: dict[str, Any]
+    source: str
     runs: tuple[str, ...]
     host: str
     pid: int
@@ -59,14 +63,17 @@ class Record:
 class Claimed:
     """Submitting from `folder`: the record is written at once, claims and the outcome follow."""
 
-    def __init__(self, folder: Path, engine: str, profile: dict[str, Any], runs: Iterable[str]) -> None:
+    def __init__(
+        self, folder: Path, engine: str, profile: dict[str, Any], source: str, runs: Iterable[str]
+    ) -> None:
         self._began = time.monotonic()
         self.folder = folder
         self.id = f"{time.strftime('%y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         self.path = folder / SUBMISSIONS / self.id
-        values = {"engine": engine, "profile": profile, "runs": list(runs), "host": socket.gethostname()}
+        values = {"engine": engine, "profile": profile, "source": source, "runs": list(runs)}
+        values |= {"host": socket.gethostname(), "pid": os.getpid(), "made": time.time()}
         try:
-            write_json(self.path / "submission.json", values | {"pid": os.getpid(), "made": time.time()})
+            write_json(self.path / "submission.json", values)
             (folder / CLAIMS).mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from launch.executor import Event, Executor, Job
@@ -30,6 +31,7 @@ from scaling.runs import EXIT_RESTART, Status
 OnEvent = Callable[[Event], None]
 POLL_SECONDS = 0.25
 EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells count it
+CANCELLED = "cancelled"  # in a sweep's folder: a mark for each run that is to be let be (`launch/control.py`)
 
 
 @dataclass
@@ -102,6 +104,8 @@ def _loop(
 ) -> None:
     submitted: set[str] = set()
     held = dict(jobs)  # to be looked at: finished, live elsewhere, or ours to run
+    folders = {job.folder.path.parent / CANCELLED for job in jobs.values()}
+    _marked(folders, jobs)  # before this launch: not meant for it
     waiting: set[str] = set()
     cancelled = False
 
@@ -117,6 +121,12 @@ def _loop(
             for run_id in sorted(submitted):
                 tell(Event(run_id, "stopping"))
             executor.cancel(submitted)
+        for run_id in _marked(folders, jobs):
+            if held.pop(run_id, None):
+                tell(Event(run_id, "stopped"))
+            elif run_id in submitted:
+                tell(Event(run_id, "stopping"))
+                executor.cancel([run_id])
         if len(signals) > 1:
             outcome.stopped += sorted(submitted)
             return
@@ -149,6 +159,17 @@ def _loop(
                 submitted.discard(event.run_id)
                 held[event.run_id] = jobs[event.run_id]
             tell(event)
+
+
+def _marked(folders: set[Path], jobs: dict[str, Job]) -> list[str]:
+    """Runs that `scaling cancel` has marked since the last call; the marks are taken away."""
+    marked = []
+    for folder in folders:
+        for mark in list(folder.iterdir()) if folder.is_dir() else []:
+            if mark.name in jobs:
+                mark.unlink(missing_ok=True)
+                marked.append(mark.name)
+    return marked
 
 
 def _on_cluster(job: Job, submission: str) -> str | None:

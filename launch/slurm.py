@@ -45,7 +45,8 @@ class SlurmProfile(Profile):
     processes_per_node: int = 1
     cpus_per_process: int = 1
     chips_per_node: float = 1.0  # that a price counts
-    runs_per_job: int = 1  # trained side by side on one allocation
+    runs_per_job: int = 1  # trained on one allocation by a pool of warm workers
+    workers: int = 0  # of that pool, at the same time; 0: one for each core or accelerator it finds
     at_once: int = 0  # jobs of one array that run at the same time; 0: as many as Slurm lets
     max_array: int = 1000  # tasks of one array; below the cluster's MaxArraySize
     term_seconds: int = 120  # before the time limit: save, end with 42, come back
@@ -68,7 +69,7 @@ class SlurmProfile(Profile):
 
     @property
     def chips(self) -> float:
-        return self.nodes * self.chips_per_node / self.runs_per_job
+        return self.nodes * self.chips_per_node / (self.workers or self.runs_per_job)
 
 
 @dataclass(frozen=True)

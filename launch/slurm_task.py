@@ -71,7 +71,7 @@ class Training:
         if self._child is None:
             return
         if self._step:  # srun itself would kill its tasks
-            subprocess.Popen(["scancel", "--signal=TERM", os.environ["SLURM_JOB_ID"]])
+            subprocess.Popen(["scancel", "--signal=TERM", _job()])
         else:
             self._child.send_signal(signal.SIGTERM)
 
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
         print("nothing to do: finished, or another submission's by now", flush=True)
         return EXIT_DONE
     names = task.runs[0].run_id + (f"+{len(task.runs) - 1}" if len(task.runs) > 1 else "")
-    _scontrol("update", f"JobId={os.environ['SLURM_JOB_ID']}", f"JobName={names}")
+    _scontrol("update", f"JobId={_job()}", f"JobName={names}")
     training = Training()
     training.listen()
     pauses = 0
@@ -111,8 +111,8 @@ def main(arguments: list[str]) -> int:
 def command(submission: Path, number: int, task: Task, profile: dict[str, Any]) -> list[str]:
     """What trains a task: one process, one for each of several under srun, or the pool for several runs."""
     if len(task.runs) > 1 or profile["runs_per_job"] > 1:
-        workers = str(min(profile["runs_per_job"], len(task.runs)))
-        return [sys.executable, "-m", "launch.tasks", str(submission), str(number), workers]
+        workers = [str(profile["workers"])] if profile["workers"] else []
+        return [sys.executable, "-m", "launch.tasks", str(submission), str(number), *workers]
     train = [str(Path(sys.executable).with_name("scaling")), *task.runs[0].argv[1:]]
     processes = profile["nodes"] * profile["processes_per_node"]
     if processes == 1:
@@ -153,25 +153,24 @@ def bad_nodes(submission: Path) -> dict[str, int]:
 
 def _terminated(code: int) -> int:
     """Come back after the time limit; a preempted job Slurm requeues, a cancelled one is to stay away."""
-    job = os.environ["SLURM_JOB_ID"]
     if code == EXIT_DONE:
         return EXIT_DONE
-    if "JobState=RUNNING" in _scontrol("show", "job", "--oneliner", job):
+    if "JobState=RUNNING" in _scontrol("show", "job", "--oneliner", _job()):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # requeueing ends this process as well
-        _scontrol("requeue", job)
+        _scontrol("requeue", _job())
     return EXIT_RESTART
 
 
 def _leave(submission: Path, task: Task) -> bool:
     """Have the job requeued on other nodes when this one fails job after job."""
-    node, job = _node(), os.environ["SLURM_JOB_ID"]
+    node = _node()
     found = bad_nodes(submission)
     if node not in found:
         return False
     print(f"node {node} has failed {found[node]} times and is left out from here on", flush=True)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _scontrol("requeue", job)
-    _scontrol("update", f"JobId={job}", f"ExcNodeList={','.join(sorted(found))}")
+    _scontrol("requeue", _job())
+    _scontrol("update", f"JobId={_job()}", f"ExcNodeList={','.join(sorted(found))}")
     return True
 
 
@@ -205,6 +204,11 @@ def _last_checkpoint(folder: RunFolder) -> int:
     except FileNotFoundError:
         return 0
     return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def _job() -> str:
+    """This task alone: the plain id of an array's last task stands for the whole array."""
+    return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
 
 
 def _node() -> str:

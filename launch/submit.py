@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch import claims
-from launch.executor import Cluster, Job, Live, Submission
+from launch.executor import Job, Live, Submission
 from launch.jobs import store_sweep
-from launch.profiles import Profile
 from launch.selection import Selection, select
 from scaling.config import dump_run_config, to_dict
 from scaling.files import write_whole
-from sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from launch.prepare import Prepared
@@ -75,17 +73,16 @@ def dry_submission(folder: Path, jobs: list[Job], selection: Selection) -> Submi
     return Submission("dry-run", folder, tuple(jobs), _after(jobs, selection))
 
 
-def submit(
-    cluster: Cluster, profile: Profile, sweep: Sweep, folder: Path, jobs: list[Job], selection: Selection
-) -> Submission | None:
+def submit(prepared: Prepared, jobs: list[Job], selection: Selection) -> Submission | None:
     """Claim `jobs` and hand those that are ours to the engine; None when others had claimed them all.
 
     Raises UserError, with nothing submitted, when the engine is not to be reached or refuses.
     """
-    cluster.check()
-    folder = folder.absolute()
-    store_sweep(sweep, folder)
-    claimed = claims.Claimed(folder, profile.engine, to_dict(profile), [job.run_id for job in jobs])
+    prepared.cluster.check()
+    folder, profile = prepared.folder, prepared.profile
+    store_sweep(prepared.sweep, folder)
+    ids = [job.run_id for job in jobs]
+    claimed = claims.Claimed(folder, profile.engine, to_dict(profile), str(prepared.profile_path), ids)
     try:
         mine = _take(claimed, jobs, selection)
         if not mine:
@@ -96,7 +93,7 @@ def submit(
                 write_whole(job.folder.path / "config.json", dump_run_config(job.config))
         claimed.check_lease()
         submission = Submission(claimed.id, folder, tuple(mine), _after(mine, selection))
-        cluster.submit(submission)
+        prepared.cluster.submit(submission)
     except BaseException:
         claimed.failed()
         raise
@@ -148,7 +145,7 @@ def follow(prepared: Prepared, sent: set[str], tell: Callable[[str], None]) -> F
             said = line
         new = [job for job in ready(selection, prepared.cluster.chains)[0] if job.run_id not in sent]
         if new:
-            made = submit(prepared.cluster, prepared.profile, prepared.sweep, prepared.folder, new, selection)
+            made = submit(prepared, new, selection)
             sent |= {job.run_id for job in made.jobs} if made else set()
         elif not selection.live:
             return Followed(selection.done, {job.run_id: _why(job) for job in selection.todo})

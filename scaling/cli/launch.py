@@ -170,9 +170,7 @@ def on_cluster(
     if prepared.now:
         prepared.cluster.check()
         _confirm(len(prepared.now), engine, yes)
-        submission = submit(
-            prepared.cluster, prepared.profile, sweep, prepared.folder, prepared.now, prepared.selection
-        )
+        submission = submit(prepared, prepared.now, prepared.selection)
     sent = [job.run_id for job in submission.jobs] if submission else []
     if json_output and not wait:
         emit_json({**prepared.to_json(), "submitted": sent})
