@@ -251,7 +251,7 @@ def _last_checkpoint(job: Job) -> int:
     """Step of the newest checkpoint on disk; 0 without one."""
     try:
         names = [path.name for path in job.folder.checkpoints.iterdir()]
-    except FileNotFoundError:
+    except OSError:
         return 0
     return max((int(name) for name in names if name.isdigit()), default=0)
 

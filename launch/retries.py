@@ -69,8 +69,8 @@ class Retries:
 class Health:
     """Which devices still get runs; several slots may be of one device.
 
-    A crash is the run's fault when the run crashes elsewhere too, and the device's when other runs crash on it
-    too: a device is left out after FAILURES in a row of more than one run. The last one never is.
+    A crash is the run's fault when the run crashes elsewhere too, and the device's when other runs crash on
+    it too: a device is left out after FAILURES in a row of more than one run. The last one never is.
     """
 
     devices: Sequence[str]  # of each slot

@@ -1,7 +1,7 @@
 """A warm worker: one process that trains one small run after another for the launcher.
 
-JSON lines in on stdin: {"op": "train", "runs": [{"run", "folder", "config"}, ...], "placement"}, where more than
-one run is a pack, trained in one program; {"op": "stop", "run"}.
+JSON lines in on stdin: {"op": "train", "runs": [{"run", "folder", "config"}, ...], "placement"}, where more
+than one run is a pack, trained in one program; {"op": "stop", "run"}.
 JSON lines out on what was stdout: {"event": "started" | "progress" | an ending, "run", "data",
 "leaving"}; each run of an order has its ending, and after one with "leaving" the process ends by itself and
 takes no further run. {"event": "alive"} comes every 2 s, whatever happens.
@@ -45,7 +45,7 @@ Endings = dict[str, tuple[EventKind, dict[str, Any]]]  # by run
 
 
 class Voice:
-    """What the launcher hears: JSON lines on what was stdout, which from here on is stderr to everybody else."""
+    """What the launcher hears: JSON lines on what was stdout. To all else that is stderr now."""
 
     def __init__(self) -> None:
         self._pipe = os.dup(1)

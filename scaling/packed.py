@@ -1,9 +1,10 @@
 """Several runs of one shape trained side by side in one program, where one of them leaves the device idle.
 
-A small model's step is bound by the launches of its kernels and by the host, not by arithmetic: P of them in
-one `jax.vmap` cost little more than one. Parameters, moments, tokens and hyperparameters get a P axis; the step
-is the one that each would take alone (`scaling/step.py`). Each run keeps its own folder: log, checkpoints,
-summary and DONE are what it writes alone, so it may go on alone, or in another pack.
+A small model's step on an accelerator is bound by the launches of its kernels and by the host, not by
+arithmetic: P of them in one `jax.vmap` may cost little more than one (`scaling/packing.py` says when).
+Parameters, moments, tokens and hyperparameters get a P axis; the step is the one that each would take alone
+(`scaling/step.py`). Each run keeps its own folder: log, checkpoints, summary and DONE are what it writes
+alone, so it may go on alone, or in another pack.
 
 Products are batched, so sums are taken in another order: losses agree with those alone to float32 rounding
 (tests/scaling/test_packed.py), not bit for bit; `placement.json` says `packed`.
@@ -12,6 +13,7 @@ Products are batched, so sums are taken in another order: losses agree with thos
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -44,12 +46,12 @@ def train_packed(
     """Train runs of one `pack_key`, each into its folder and from its own checkpoint; what became of each.
 
     Runs that stand at the same step are trained together, one such group after another. A run that diverges
-    ends as it does alone, and its lane is idle from there. "stopped": `should_stop` turned true and its state is
-    saved; "busy": another process holds its folder.
+    ends as it does alone, and its lane is idle from there. "stopped": `should_stop` turned true and its
+    state is saved; "busy": another process holds its folder.
 
     Raises UserError for runs that cannot be packed (other shapes, more than one device, wandb), before any
-    folder is touched, and what `train` raises for a folder that cannot be written: all then stop, each with its
-    last checkpoint.
+    folder is touched, and what `train` raises for a folder that cannot be written: all then stop, each with
+    its last checkpoint.
     """
     _check(configs, placement)
     found: dict[str, Found] = {}
@@ -83,7 +85,7 @@ def train_packed(
 def _check(configs: Sequence[RunConfig], placement: Placement) -> None:
     if len({pack_key(config) for config in configs}) != 1:
         raise UserError(
-            "runs of a pack may differ in seed, schedule and the optimizer's numbers alone; train the others apart."
+            "runs of a pack may differ in seed, schedule and the optimizer's numbers; train the others apart."
         )
     if placement.wandb != "off":
         raise UserError("placement.wandb is on and a process mirrors one run; train these runs one by one.")
@@ -110,7 +112,7 @@ def _train_group(
     for run, start in lone:
         watchdog.expect("the start")
         try:
-            found[run.run_id] = run.go_on(start, lambda row, i=run.run_id: progress(i, row), should_stop)
+            found[run.run_id] = run.go_on(start, functools.partial(progress, run.run_id), should_stop)
         except Interrupted:
             found[run.run_id] = "stopped"
     return found | (Pack(alive, watchdog).train(progress, should_stop) if len(alive) > 1 else {})
