@@ -24,6 +24,7 @@ Budgets of this project are in `matmul`. Inference is counted as `matmul` counts
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from scaling.arch.blocks import positive
@@ -102,6 +103,11 @@ def parts(model: Decoder) -> Parts:
 
 def counts(model: Decoder, seq_len: int) -> Counts:
     """Every N and C of `model` trained on sequences of `seq_len` tokens."""
+    return _counts(model, seq_len)
+
+
+@lru_cache(1024)  # of 10,000 runs of a sweep most have the model of another
+def _counts(model: Decoder, seq_len: int) -> Counts:
     arch, length = architecture(model), positive("seq_len", seq_len)
     p = parts(arch)
     total, table = p.total, arch.vocab_size * arch.table_width

@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 from scaling.arch.activations import ACTIVATIONS
@@ -185,13 +185,11 @@ class RunConfig:
         """D: training tokens."""
         return self.batch_size * self.seq_len * self.steps
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """12 hex digits of the SHA-256 of the canonical JSON, fields at their default left out."""
         # The version is always in: its default moves, and old results must keep their old names.
-        # Through from_dict, so that lr=1 and lr=1.0 are one run, as they are in its config.json.
-        typed = from_dict(RunConfig, to_dict(self))
-        identity = _without_defaults(typed) | {"numerics_version": self.numerics_version}
+        identity = _identity(self) | {"numerics_version": self.numerics_version}
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -394,12 +392,34 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _without_defaults(config: Any) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for spec in dataclasses.fields(config):
-        value = getattr(config, spec.name)
-        default = spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default
-        if value == default:
+def _identity(config: Any) -> dict[str, Any]:
+    """Fields that are not at their default, typed as their config.json has them: lr=1 and lr=1.0 are one run."""
+    cls, out = type(config), {}
+    for name, default, nested in _fields(cls):
+        value = getattr(config, name)
+        if value is default or value == default:
             continue
-        out[spec.name] = _without_defaults(value) if dataclasses.is_dataclass(value) else value
+        if nested:
+            out[name] = _identity_of_part(value)
+        else:
+            out[name] = _coerce(_hints(cls)[name], _plain(value), name)
     return out
+
+
+@lru_cache(4096)
+def _identity_of_part(part: Any) -> dict[str, Any]:
+    """Runs of a sweep share most of their nested configs, and a sweep may have 10,000 runs."""
+    return _identity(part)
+
+
+@cache
+def _fields(cls: type) -> list[tuple[str, Any, bool]]:
+    """Name, default (MISSING where there is none) and whether it is itself a config, of every field."""
+    return [
+        (
+            spec.name,
+            spec.default_factory() if spec.default_factory is not dataclasses.MISSING else spec.default,
+            dataclasses.is_dataclass(_hints(cls)[spec.name]),
+        )
+        for spec in dataclasses.fields(cls)
+    ]

@@ -24,7 +24,7 @@ from scaling.runs import RunFolder, run_folders
 from scaling.schedule import fraction_of_peak
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=16_384)  # a sweep of 10,000 runs asks for each several times
 def stem(config: RunConfig) -> str:
     """12 hex digits naming all that enters a training step but its learning rate's fraction of the peak.
 

@@ -215,7 +215,7 @@ def report(
         "name": sweep.name,
         "question": sweep.question,
         "design": {key: value for key, value in sweep.design.items() if key != "cells"},
-        "cells": [asdict(one) for one in planned],
+        "cells": [dict(vars(one)) for one in planned],
         "refused": [asdict(refusal) for refusal in sweep.refused],
         "totals": totals(planned),
         "price": asdict(price(sweep.runs, rates, workers)) if rates else None,
