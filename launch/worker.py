@@ -104,8 +104,6 @@ class Orders:
         with open(0, closefd=False) as lines:
             for line in lines:
                 order = json.loads(line)
-                if order["op"] == "train" and "runs" not in order:  # a launcher that was started before packs
-                    order["runs"], order["quiet"] = [order.copy()], True
                 if order["op"] == "stop":
                     self._stopped.add(order["run"])
                 else:
@@ -126,10 +124,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, on_term)
     voice = Voice()
     orders.listen()
+    voice.sign_of_life()
     full = None
     while (order := orders.trains.get()) is not None:
-        if full is None and "quiet" not in order:
-            voice.sign_of_life()
         endings = _train(order, orders, voice)
         full = full or _resident_bytes() + RETIRE_AFTER_BYTES
         # After a failure this process is not to be trusted with another run.
