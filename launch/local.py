@@ -25,6 +25,7 @@ from launch.devices import slots
 from launch.drive import OnEvent, Outcome, drive
 from launch.executor import ENDINGS, Event, EventKind, Job
 from launch.jobs import make_job, start_order, store_sweep, sweep_jobs
+from launch.packing import Packing, plan_packing
 from launch.process import Worker
 from launch.retries import RETRY_MINUTES, Health, Retries
 from launch.view import watch
@@ -42,9 +43,9 @@ SILENT_SECONDS = 60.0
 class LocalPool:
     """Executor: `workers` warm processes on this machine (None: one for each core or accelerator).
 
-    `per_device`: that many on each GPU. `pack`: up to so many queued runs of one shape are trained in one
-    program (`scaling/packed.py`). `retry_minutes`: how long a run that crashes is tried again without a
-    new checkpoint.
+    `per_device`: that many on each GPU. `packing`: which queued runs of one shape are trained in one program
+    (`launch/packing.py`). `retry_minutes`: how long a run that crashes is tried again without a new
+    checkpoint.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class LocalPool:
         workers: int | None = None,
         *,
         per_device: int | None = None,
-        pack: int = 1,
+        packing: Packing | None = None,
         retry_minutes: float = RETRY_MINUTES,
         silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         self._slots = slots(placement, workers, per_device)
-        self._logs, self._pack, self._silent_seconds = logs, pack, silent_seconds
+        self._logs, self._silent_seconds = logs, silent_seconds
+        self._packing = packing or Packing()
         self._queue: list[Job] = []
         self._workers: dict[int, Worker] = {}  # by the number of their slot
         self._selector = selectors.DefaultSelector()
@@ -139,10 +141,11 @@ class LocalPool:
     def _together(self, ready: list[Job]) -> list[Job]:
         """The first job, and those that can be trained with it in one program."""
         head = ready[0]
-        if self._pack == 1 or head.run_id in self._alone:
+        members = self._packing.of(head.config)
+        if members == 1 or head.run_id in self._alone:
             return [head]
         like = (job for job in ready[1:] if job.run_id not in self._alone and _alike(job, head))
-        return [head, *itertools.islice(like, self._pack - 1)]
+        return [head, *itertools.islice(like, members - 1)]
 
     def _start(self, number: int, jobs: list[Job]) -> None:
         worker = self._workers.get(number)
@@ -263,19 +266,27 @@ def run_sweep(
     workers: int | None = None,
     placement: Placement | None = None,
     on_event: OnEvent | None = None,
+    pack: str = "off",
     **pool_options: Any,
 ) -> Outcome:
     """Train every unfinished run of `sweep` in `root/<name>/`, and store the sweep there.
 
     `workers` is the number of processes (None: one for each core or accelerator). `on_event` gets
-    every event; None shows a live table on a terminal and plain lines elsewhere, on stderr. Further options
-    are `LocalPool`'s: `per_device`, `pack`, `retry_minutes`.
-    Raises UserError when the named device is not here.
+    every event; None shows a live table on a terminal and plain lines elsewhere, on stderr. `pack`:
+    `auto`, `off` or a number of runs of one shape to train in one program (`launch/packing.py`). Further
+    options are `LocalPool`'s: `per_device`, `retry_minutes`.
+    Raises UserError when the named device is not here, or for another word than those of `pack`.
     """
-    folder = Path(root) / sweep.name
-    pool = LocalPool(placement or Placement(), folder / "logs", workers, **pool_options)
+    folder, placement = Path(root) / sweep.name, placement or Placement()
+    jobs = sweep_jobs(sweep, folder, placement)
+    room = slots(placement, workers, pool_options.get("per_device"))
+    left = [job for job in jobs if not job.folder.finished()] if pack != "off" else []
+    packing = plan_packing(left, pack, room[0])
+    if pack != "off" and left:
+        print(f"note: {packing.reason}", file=sys.stderr)
+    pool = LocalPool(placement, folder / "logs", workers, packing=packing, **pool_options)
     store_sweep(sweep, folder)
-    return _run(pool, sweep_jobs(sweep, folder, placement or Placement()), on_event)
+    return _run(pool, jobs, on_event)
 
 
 def run_configs(

@@ -60,7 +60,7 @@ class Launcher:
         sweep: Sweep = SWEEP,
         workers: int = 1,
         checkpoint_seconds: float = 0.5,
-        **pool: float,
+        **pool: float | str,
     ) -> None:
         self.folder = root / sweep.name
         file = root / f"{sweep.name}.json"
@@ -248,7 +248,7 @@ def test_a_stopped_worker_is_killed_and_its_run_goes_on(tmp_path: Path) -> None:
 def test_runs_of_one_shape_are_trained_in_one_program(tmp_path: Path) -> None:
     """Each with its own ending, folder and log; the one that cannot be packed with them goes alone."""
     runs = (*(tiny(60, seed=seed) for seed in range(2)), tiny(60, lr=1e30), tiny(80))
-    launcher = Launcher(tmp_path, Sweep("packed", "together?", {}, runs), pack=8)
+    launcher = Launcher(tmp_path, Sweep("packed", "together?", {}, runs), pack="8")
     outcome = launcher.finish()
     assert sorted(outcome["done"]) == sorted(run.run_id for run in runs if run != runs[2])
     assert outcome["diverged"] == [runs[2].run_id]
