@@ -10,6 +10,7 @@ terminated goes on after a pause (`launch/retries.py`); a run that raised an err
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import selectors
@@ -118,8 +119,7 @@ class LocalPool:
         self._selector.close()
 
     def _enqueue(self, job: Job) -> None:
-        self._queue.append(job)
-        self._queue.sort(key=start_order)
+        bisect.insort(self._queue, job, key=start_order)
 
     def _dispatch(self) -> None:
         """Give queued jobs to idle workers, starting processes only as they are needed."""

@@ -75,6 +75,7 @@ def train(
 
     from scaling.config import Placement, from_dict, nested, override
     from scaling.data.text import cache_folder
+    from scaling.device_lock import clear_stale_locks
     from scaling.environment import training_environment
     from scaling.runs import EXIT_RESTART, RunFolder
 
@@ -85,6 +86,8 @@ def train(
     )
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_folder() / "xla")
     os.environ.update(training_environment(placement, compiled))
+    for remark in clear_stale_locks():
+        note(remark)
 
     from scaling import processes as several
     from scaling.cli.progress import run_progress
