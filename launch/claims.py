@@ -70,7 +70,7 @@ class Claimed:
         self.folder = folder
         self.id = f"{time.strftime('%y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         self.path = folder / SUBMISSIONS / self.id
-        values = {"engine": engine, "profile": profile, "source": source, "runs": list(runs)}
+        values: dict[str, Any] = {"engine": engine, "profile": profile, "source": source, "runs": [*runs]}
         values |= {"host": socket.gethostname(), "pid": os.getpid(), "made": time.time()}
         try:
             write_json(self.path / "submission.json", values)

@@ -3,8 +3,9 @@
 # Without it those tests are skipped by name and the rest runs.
 set -euo pipefail
 
-# chromium: the test that opens the HTML report in a headless browser.
-packages=(chromium)
+# chromium: the tests that open a page in a headless browser.
+# slurm-wlm, munge: the tests of sweeps on a real Slurm (scripts/slurm_cluster.sh).
+packages=(chromium slurm-wlm munge)
 
 missing=()
 for package in "${packages[@]}"; do
