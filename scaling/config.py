@@ -393,8 +393,9 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
 
 
 def _identity(config: Any) -> dict[str, Any]:
-    """Fields that are not at their default, typed as their config.json has them: lr=1 and lr=1.0 are one run."""
-    cls, out = type(config), {}
+    """Fields not at their default, typed as config.json has them: lr=1 and lr=1.0 are one run."""
+    cls: Any = type(config)
+    out: dict[str, Any] = {}
     for name, default, nested in _fields(cls):
         value = getattr(config, name)
         if value is default or value == default:

@@ -1,4 +1,4 @@
-"""`scaling launch` and `scaling status`."""
+"""`scaling launch`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from launch.estimate import Budget, Estimate
     from launch.executor import Job
     from launch.prepare import Prepared
-    from launch.status import SweepStatus
     from scaling.config import Placement
     from sweeps.sweep import Sweep
 
@@ -37,7 +36,6 @@ WaitFlag = Annotated[bool, typer.Option("--wait", help="Follow a cluster's runs 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to `app`."""
     app.command("launch")(launch)
-    app.command("status")(status)
 
 
 def launch(
@@ -290,49 +288,3 @@ def _show_outcome(outcome: Outcome, folder: Path) -> None:
     print(f"{folder}: {said}; {took}")
     for run_id, problem in outcome.failed.items():
         print(f"failed: {run_id}: {problem['error']} (see {problem['where']})")
-
-
-def status(sweep: SweepArgument, runs: RunsOption = Path("runs"), json_output: JsonFlag = False) -> None:
-    """Show where every run of a sweep stands: also while it runs, and before it is launched.
-
-    Takes a folder of runs as well. `loss` is the final validation loss of a run that ended, else
-    the last training loss, in nats per token.
-
-    Example: scaling status quickstart
-    """
-    from launch.status import sweep_status
-
-    found = sweep_status(sweep, runs)
-    if json_output:
-        emit_json(found.to_json())
-    else:
-        _show_status(found)
-
-
-def _show_status(found: SweepStatus) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from launch.view import STYLES, short
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "shape"):
-        table.add_column(name)
-    for name in ("N", "tokens", "of", "loss"):
-        table.add_column(name, justify="right")
-    table.add_column("status")
-    for run in found.runs:
-        loss = f"{run.loss:.4f}" if run.loss is not None else ""
-        table.add_row(
-            run.run_id, run.label, short(run.n_total), short(run.tokens), short(run.tokens_planned), loss,
-            Text(run.status, style=STYLES.get(run.status, "")),
-        )  # fmt: skip
-    Console(soft_wrap=True).print(table)
-    for run in found.runs:
-        if run.error:
-            print(f"failed: {run.run_id}: {run.error}")
-    counts = ", ".join(f"{count} {word}" for word, count in found.totals().items() if count)
-    others = f"; {found.others} other run folders beside them" if found.others else ""
-    share = f"{100 * found.fraction:.0f}% of the FLOPs"
-    print(f"{found.folder}: {counts} of {len(found.runs)} runs; {share}{others}")
