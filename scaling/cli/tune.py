@@ -123,7 +123,13 @@ def _rules(as_json: bool) -> None:
 
 
 def critical_batch(
-    source: Annotated[str, typer.Argument(help="CSV, parquet, JSON or JSONL file.", metavar="TABLE")],
+    source: Annotated[
+        str, typer.Argument(help="CSV, parquet, JSON or JSONL file, or a folder of runs.", metavar="TABLE")
+    ],
+    loss: Annotated[
+        str | None,
+        typer.Option(help="Of a folder of runs: target losses in nats per token, for example 2.2,2.1."),
+    ] = None,
     batch: Annotated[str | None, typer.Option(help="Column of the batch, in any unit.")] = None,
     steps: Annotated[str | None, typer.Option(help="Column of the steps to the target loss.")] = None,
     n: Annotated[
@@ -146,7 +152,8 @@ def critical_batch(
 
     Steps and examples trade as (S/S_min - 1)(E/E_min - 1) = 1 (McCandlish et al. 2018). Printed are
     E_min / S_min, where both are twice their least, and B*, with a law of it in N, or of E_min / S_min in
-    the loss, where the table has several.
+    the loss, where the table has several. Of a folder of runs at constant rates, steps to each target are
+    read from the smoothed training losses, the best rate of each batch counting; batches are in tokens.
 
     Example: scaling critical-batch steps.csv --batch batch --steps steps --n params
 
@@ -159,9 +166,28 @@ def critical_batch(
     from analysis.show import console
     from analysis.tuning_show import critical_text
 
-    table = read_steps(source, {"batch": batch, "steps": steps, "n": n, "target": target})
+    notes: list[str] = []
+    if Path(source).is_dir():
+        from analysis.steps import steps_of_runs
+
+        table, notes = steps_of_runs(source, _losses(loss))
+    elif loss:
+        raise UserError("--loss goes with a folder of runs; name the table's column of targets by --target.")
+    else:
+        table = read_steps(source, {"batch": batch, "steps": steps, "n": n, "target": target})
     content = critical_batches(table, source, Definition(reference, excess), per_million, bootstrap)
+    content["notes"] = notes
     if json_output:
         emit_json(content)
         return
     console().print(critical_text(content), width=100)
+    for line in notes:
+        note(line)
+
+
+def _losses(text: str | None) -> list[float]:
+    """`2.2,2.1` as numbers. Raises UserError for a word that is none."""
+    try:
+        return [float(word) for word in text.split(",")] if text else []
+    except ValueError:
+        raise UserError(f"--loss is {text!r}; give losses in nats per token, for example 2.2,2.1.") from None
