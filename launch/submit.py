@@ -12,6 +12,7 @@ from launch import claims
 from launch.executor import Job, Live, Submission
 from launch.jobs import store_sweep
 from launch.selection import Selection, select
+from scaling.accounting import run_flops
 from scaling.config import dump_run_config, to_dict
 from scaling.files import write_whole
 
@@ -26,7 +27,7 @@ def cluster_order(jobs: list[Job]) -> list[Job]:
 
     A cluster has room for many at once, so that what the small runs tell is known first.
     """
-    ordered = sorted(jobs, key=lambda job: (-job.priority, job.flops))
+    ordered = sorted(jobs, key=lambda job: (-job.priority, run_flops(job.config)))
     known = {job.run_id: job for job in jobs}
     placed: dict[str, Job] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -46,8 +46,14 @@ def launch(
     yes: YesFlag = False,
     wait: WaitFlag = False,
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes; by default one for each core or accelerator.")
+        int | None, typer.Option(help="Worker processes in all; by default one for each core or accelerator.")
     ] = None,
+    per_gpu: Annotated[
+        int | None, typer.Option("--per-gpu", help="So many workers on each GPU, sharing its memory.")
+    ] = None,
+    pack: Annotated[
+        str, typer.Option(help="Runs of one shape in one program: auto (measured here), off, or how many.")
+    ] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of every run, for a study that takes one.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder written by `scaling data prepare`.")] = None,
@@ -80,16 +86,19 @@ def launch(
     """
     from launch.engines import LOCAL
     from launch.estimate import parse_budget
+    from launch.packing import check_wish
     from scaling.config import Placement, from_dict
     from sweeps.sweep import find_sweep
 
     limit = parse_budget(budget) if budget else None
+    check_wish(pack)
     found = find_sweep(sweep, runs, seed=seed, data=data, size=size)
     if on != LOCAL:
         data = str(Path(data).absolute()) if data else None
     placement = from_dict(Placement, {"data_path": data, "wandb": wandb}, "placement")
     if on == LOCAL:
-        _locally(sweep, found, runs, placement, workers, limit, dry_run, json_output)
+        pool = {"workers": workers, "per_device": per_gpu, "pack": pack}
+        _locally(sweep, found, runs, placement, pool, limit, dry_run, json_output)
     else:
         on_cluster(on, found, runs, placement, profile, limit, dry_run, yes, wait, json_output)
 
@@ -99,7 +108,7 @@ def _locally(
     sweep: Sweep,
     runs: Path,
     placement: Placement,
-    workers: int | None,
+    pool: dict[str, Any],
     limit: Budget | None,
     dry_run: bool,
     json_output: bool,
@@ -112,8 +121,8 @@ def _locally(
     check_version(run.numerics_version for run in sweep.runs)
     folder = runs / sweep.name
     jobs = sweep_jobs(sweep, folder, placement)
-    timed = limit is not None and limit.unit != "flops"  # by a few steps, where no rate is kept
-    estimate = _estimate(jobs, workers, runs, timed)
+    timed = limit is not None and limit.unit == "chip_hours"  # by a few steps, where no rate is kept
+    estimate = _estimate(jobs, pool["workers"], runs, timed)
     if limit:
         check_budget(estimate, limit)
     _note_stale(stale_folders(folder, set(sweep.run_ids)))
@@ -122,7 +131,7 @@ def _locally(
         return
     if estimate.runs and not json_output:
         note(_price_line(estimate))
-    outcome = run_sweep(sweep, runs, workers=workers, placement=placement)
+    outcome = run_sweep(sweep, runs, placement=placement, **pool)
     if json_output:
         emit_json({"sweep": sweep.name, "folder": str(folder), **outcome.to_json()})
     else:

@@ -54,7 +54,7 @@ def slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def until(what: str, happened: Callable[[], Any], seconds: float = 240) -> Any:
+def until(what: str, happened: Callable[[], Any], seconds: float = 600) -> Any:
     """What `happened` returns once it is true; names what was waited for, and shows the queue, if never."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
@@ -75,7 +75,7 @@ def profile(folder: Path, **fields: Any) -> str:
         **fields,
     }
     lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
-    lines += ["[placement]", 'device = "cpu"', "checkpoint_seconds = 0.1"]
+    lines += ["[placement]", 'device = "cpu"', "keep_every = 20"]
     path = folder / f"profile-{'-'.join(map(str, fields)) or 'plain'}.toml"
     path.write_text("\n".join(lines) + "\n")
     return str(path)

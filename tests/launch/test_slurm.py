@@ -87,7 +87,7 @@ def test_an_array_of_twelve_runs_launched_twice_at_once(here: Path) -> None:
 
 def test_preempted_killed_and_cancelled_runs_end_as_if_nothing_had_happened(here: Path) -> None:
     names = ("preempted", "killed", "cancelled")
-    configs = {name: tiny(steps=400, seed=seed) for seed, name in enumerate(names)}
+    configs = {name: tiny(steps=150, seed=seed) for seed, name in enumerate(names)}
     file = stored("hurt", *configs.values())
     call("launch", file, "--on", "slurm", "--profile", profile(here, cpus_per_process=2), "--yes")
     folders = {name: RunFolder(here / "runs" / "hurt" / one.run_id) for name, one in configs.items()}
@@ -95,7 +95,7 @@ def test_preempted_killed_and_cancelled_runs_end_as_if_nothing_had_happened(here
     kill_mid_checkpoint(folders["killed"], held["killed"])
     cancel(folders["cancelled"])
     at = rows(folders["cancelled"])[-1][0]
-    assert folders["cancelled"].status() == "stopped" and at < 400
+    assert folders["cancelled"].status() == "stopped" and at < 150
     preempt(folders["preempted"])
     until("both to end", lambda: done(folders["preempted"]) and done(folders["killed"]))
     assert rows(folders["cancelled"])[-1][0] == at  # it did not come back by itself
