@@ -22,8 +22,8 @@ app = typer.Typer(
 # In the order of a study. Each module holds `register(app)`.
 for _name in (
     "quickstart", "data", "cost", "plan", "preflight", "coordinate_check", "train", "launch", "status",
-    "jobs", "branches", "tune", "refine", "transfer", "imports", "fit", "predict", "score", "published",
-    "exponents", "forecast", "report",
+    "dashboard", "jobs", "branches", "tune", "refine", "transfer", "imports", "fit", "predict", "score",
+    "published", "exponents", "forecast", "report",
 ):  # fmt: skip
     importlib.import_module(f"scaling.cli.{_name}").register(app)
 
