@@ -44,15 +44,20 @@ class Packing:
         return self.members.get(pack_key(config), 1) if self.members else 1
 
 
+def check_wish(wish: str) -> None:
+    """Raises UserError for a value of `--pack` that is neither auto, off nor a number from 2."""
+    if wish not in ("auto", "off") and not (wish.isdecimal() and int(wish) >= 2):
+        raise UserError(f"--pack is {wish!r}; give auto, off, or how many runs to train in one program.")
+
+
 def plan_packing(jobs: Sequence[Job], wish: str, slot: Slot) -> Packing:
     """What `--pack` asks for: `off`, a number of members, or `auto`, measured on the device of `slot`.
 
     Raises UserError for another word.
     """
+    check_wish(wish)
     if wish == "off":
         return Packing()
-    if wish != "auto" and not (wish.isdecimal() and int(wish) >= 2):
-        raise UserError(f"--pack is {wish!r}; give auto, off, or how many runs to train in one program.")
     groups: dict[str, list[RunConfig]] = defaultdict(list)
     for job in jobs:
         if job.placement.wandb == "off" and not (job.placement.mesh or job.placement.slices):
