@@ -7,6 +7,7 @@ from pathlib import Path
 from launch import claims
 from launch.drive import CANCELLED
 from launch.engines import LOCAL
+from launch.executor import Live
 from launch.selection import clusters
 from scaling.errors import UserError
 from scaling.files import write_whole
@@ -33,7 +34,9 @@ def cancel(folder: Path, named: list[str]) -> dict[str, str]:
     stopped: dict[str, str] = {}
     for engine, cluster in clusters(folder):
         cluster.check()
-        found = {run_id: live for run_id, live in cluster.poll().items() if run_id in wanted}
+        listed = cluster.poll()
+        found = {run_id: live for run_id, live in listed.items() if run_id in wanted}
+        _check_whole_jobs(listed, found)
         if found:
             cluster.cancel(found)
         stopped |= {run_id: f"{live.state} on {engine} as {live.handle}" for run_id, live in found.items()}
@@ -44,6 +47,17 @@ def cancel(folder: Path, named: list[str]) -> dict[str, str]:
                 write_whole(folder / CANCELLED / run.run_id, "")
                 stopped[run.run_id] = "of a launch on this file system"
     return stopped
+
+
+def _check_whole_jobs(listed: dict[str, Live], found: dict[str, Live]) -> None:
+    """An engine ends whole jobs, and a job may train several runs."""
+    handles = {live.handle for live in found.values()}
+    others = [run for run, live in listed.items() if live.handle in handles and run not in found]
+    if others:
+        raise UserError(
+            f"run {others[0]} is trained by the same job as one that is to be cancelled; name "
+            f"{'it' if len(others) == 1 else 'all of ' + ', '.join(others)} as well, or cancel the sweep."
+        )
 
 
 def last_engine(folder: Path, profile: str | None) -> tuple[str, str | None]:

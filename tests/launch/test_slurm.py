@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,8 +16,10 @@ import psutil
 import pytest
 from slurm_cluster import call, profile, running, slurm, until
 from tiny import CPU, tiny
+from typer.testing import CliRunner
 
 from launch.claims import newest
+from scaling.cli.main import app
 from scaling.config import RunConfig
 from scaling.runs import RunFolder
 from scaling.train import train
@@ -117,6 +120,59 @@ def test_one_run_on_two_nodes(here: Path) -> None:
     placement = json.loads((folder.path / "placement.json").read_text())
     assert placement["devices"] == 2 and folder.of_process(1).metrics_path.exists()
     assert folder.summary()["loss"] == pytest.approx(alone(config, here)["loss"], rel=1e-5)
+
+
+def broken(folder: Path, nodes: str) -> list[str]:
+    """Shell lines that make every training on `nodes`, a pattern, die by SIGKILL as it starts."""
+    (folder / "broken").mkdir()
+    text = "import os, sys\nif 'train' in sys.orig_argv: os.kill(os.getpid(), 9)\n"
+    (folder / "broken" / "sitecustomize.py").write_text(text)
+    return [f'case "$SLURMD_NODENAME" in {nodes}) export PYTHONPATH={folder / "broken"} ;; esac']
+
+
+def test_a_run_that_keeps_dying_is_given_up_and_the_nodes_are_named(here: Path) -> None:
+    config = tiny(steps=10)
+    named = profile(here, setup=broken(here, "*"), retry_minutes=0)
+    command = ["launch", stored("dying", config), "--on", "slurm", "--profile", named, "--yes", "--wait"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert re.search(r"died 2 times .* after step 0, last with exit code 137, on scaling-node", done.stdout)
+    assert RunFolder(here / "runs" / "dying" / config.run_id).status() == "failed"
+
+
+@pytest.mark.slow
+def test_a_node_that_fails_run_after_run_is_left_out(here: Path) -> None:
+    configs = [tiny(steps=10, seed=seed) for seed in range(2)]
+    named = profile(here, setup=broken(here, "*node1"))
+    call("launch", stored("unlucky", *configs), "--on", "slurm", "--profile", named, "--yes", "--wait")
+    logs = call("logs", "unlucky")["logs"].values()
+    assert any("node scaling-node1 has failed" in text for text in logs)
+    assert all("on scaling-node2" in text for text in logs)
+
+
+@pytest.mark.slow
+def test_a_branch_waits_for_its_trunk(here: Path) -> None:
+    schedule = {"schedule__warmup_steps": 2, "schedule__decay": 0.1, "schedule__final": 0.0}
+    trunk, branch = (tiny(steps=steps, **schedule) for steps in (80, 40))
+    call("launch", stored("trunks", branch, trunk), "--on", "slurm", "--profile", profile(here), "--yes")
+    assert "Dependency" in slurm("squeue", "--noheader", "--format=%r")
+    folders = [RunFolder(here / "runs" / "trunks" / one.run_id) for one in (trunk, branch)]
+    until("both", lambda: all(done(folder) for folder in folders))
+    assert folders[1].summary()["started_from"]["run_id"] == trunk.run_id
+    assert losses(folders[1].summary()) == losses(alone(branch, here))
+
+
+@pytest.mark.slow
+def test_at_its_time_limit_a_job_is_requeued_and_a_pack_goes_on(here: Path) -> None:
+    """Two runs in one job, whose limit of a minute is reached while they are held still."""
+    configs = [tiny(steps=150, seed=seed) for seed in range(2)]
+    named = profile(here, runs_per_job=2, workers=2, time="1", term_seconds=40)
+    call("launch", stored("limited", *configs), "--on", "slurm", "--profile", named, "--yes")
+    folders = [RunFolder(here / "runs" / "limited" / one.run_id) for one in configs]
+    until("both to be stopped or done", lambda: all(f.status() in ("stopped", "done") for f in folders))
+    until("both", lambda: all(done(folder) for folder in folders))
+    for config, folder in zip(configs, folders, strict=True):
+        assert losses(folder.summary()) == losses(alone(config, here))
 
 
 def steps(folder: RunFolder) -> list[int]:
