@@ -92,6 +92,8 @@ def launch(
 
     limit = parse_budget(budget) if budget else None
     check_wish(pack)
+    here, there = {"--workers": workers, "--per-gpu": per_gpu}, {"--profile": profile, "--wait": wait}
+    _refuse(there if on == LOCAL else here, on)
     found = find_sweep(sweep, runs, seed=seed, data=data, size=size)
     if on != LOCAL:
         data = str(Path(data).absolute()) if data else None
@@ -101,6 +103,20 @@ def launch(
         _locally(sweep, found, runs, placement, pool, limit, dry_run, json_output)
     else:
         on_cluster(on, found, runs, placement, profile, limit, dry_run, yes, wait, json_output)
+
+
+def _refuse(others: dict[str, object], on: str) -> None:
+    """Options of the other kind of engine are not passed over in silence."""
+    from scaling.errors import UserError
+
+    for name, value in others.items():
+        if value:
+            kind = (
+                "a cluster: give --on slurm or gke"
+                if on == "local"
+                else "this machine: set it in the profile"
+            )
+            raise UserError(f"{name} is for {kind}, or leave it out.")
 
 
 def _locally(

@@ -291,6 +291,8 @@ def test_bad_input_is_one_sentence_and_submits_nothing(here: Path, monkeypatch: 
     assert "there is no profile" in refused(*launch, "slurm")
     assert "known are" in refused(*launch, "slurm", "--profile", "nobody")
     assert "give --yes" in refused(*launch, "toy")
+    assert "--workers is for this machine" in refused(*launch, "toy", "--workers", "2")
+    assert "--profile is for a cluster" in refused(*launch, "local", "--profile", "toy")
     for text, expected in (
         ('engine = "slurm"\npartiton = "gpu"', "partiton is no field of it; did you mean partition?"),
         ('engine = "slurm"\nnodes = "two"', "nodes is 'two'"),
