@@ -17,13 +17,14 @@ from typing import Any
 
 from launch.preflight_judge import Asked, Compiles, Verdict, candidates_of, judge, name_of
 from launch.preflight_targets import find_target, need_compiler
-from scaling.accounting import counts, run_flops
+from scaling.accounting import counts
 from scaling.config import DataConfig, OptimizerConfig, RunConfig, ScheduleConfig, load_run_config, to_dict
 from scaling.errors import UserError
 from scaling.hardware import find
 from scaling.memory import REMAT
 from scaling.price import price
 from sweeps.sweep import Sweep, find_sweep
+from sweeps.trunks import branches, flops_to_train
 
 DATA = DataConfig(name="any", fingerprint="")
 Note = Callable[[str], None]
@@ -92,8 +93,14 @@ def preflight(sweep: Sweep, asked: Asked, compiler: Compiles, note: Note, at_onc
         raise
     finally:
         threads.shutdown(cancel_futures=True)
-    rows = [_row(shape, runs, verdicts[shape], asked) for shape, runs in shapes.items()]
-    jobs = [(verdicts[shape_of(run)], run) for run in sweep.runs]
+    found = branches(sweep.runs)  # of a branch, the steps after its trunk's checkpoint are trained and paid
+    left = {
+        run.run_id: run.steps - (found[run.run_id].step if run.run_id in found else 0) for run in sweep.runs
+    }
+    rows = [_row(shape, runs, verdicts[shape], left) for shape, runs in shapes.items()]
+    layouts = {run.run_id: verdicts[shape_of(run)].layout for run in sweep.runs}
+    times = [(layout.chips, left[name] * layout.seconds.step) for name, layout in layouts.items()]
+    flops = sum(flops_to_train(run, found) for run in sweep.runs)
     return {
         "sweep": sweep.name,
         "target": asked.target.name,
@@ -104,11 +111,11 @@ def preflight(sweep: Sweep, asked: Asked, compiler: Compiles, note: Note, at_onc
         "utilisation": asked.utilisation,
         "fits": all(v.fits for v in verdicts.values()),
         "shapes": rows,
-        "sweep_cost": _sweep_cost(jobs, asked) if all(v.fits for v in verdicts.values()) else None,
+        "sweep_cost": _sweep_cost(times, flops, asked) if all(v.fits for v in verdicts.values()) else None,
     }
 
 
-def _row(shape: RunConfig, runs: list[RunConfig], verdict: Verdict, asked: Asked) -> dict[str, Any]:
+def _row(shape: RunConfig, runs: list[RunConfig], verdict: Verdict, left: dict[str, int]) -> dict[str, Any]:
     layout = verdict.layout
     return {
         "model": to_dict(shape.model),
@@ -133,30 +140,28 @@ def _row(shape: RunConfig, runs: list[RunConfig], verdict: Verdict, asked: Asked
         "step_seconds": layout.seconds.step,
         "step_seconds_floor": layout.seconds.floor,
         "bound": layout.seconds.bound,
-        "hours": sum(run.steps for run in runs) * layout.seconds.step / 3600,
+        "hours": sum(left[run.run_id] for run in runs) * layout.seconds.step / 3600,
     }
 
 
-def _sweep_cost(jobs: list[tuple[Verdict, RunConfig]], asked: Asked) -> dict[str, Any]:
+def _sweep_cost(times: list[tuple[int, float]], flops: float, asked: Asked) -> dict[str, Any]:
     """Hours from the first run to the last on the slice, and what it costs to hold it so long.
 
-    Runs of one chip go side by side, each next one, longest first, on the chip that is free first; those
-    of the whole slice follow one after another.
+    times: chips and seconds of each run, `flops` of all. Runs of one chip go side by side, each next one,
+    longest first, on the chip that is free first; those of the whole slice follow one after another.
     """
     chips = asked.target.chips
-    times = [(verdict.layout.chips, run.steps * verdict.layout.seconds.step) for verdict, run in jobs]
     free = [0.0] * chips
     for seconds in sorted((s for n, s in times if n < chips), reverse=True):
         heapq.heapreplace(free, free[0] + seconds)
     took = max(free) + sum(s for n, s in times if n == chips)
-    flops = sum(run_flops(run) for _, run in jobs)
     chip = asked.chip
     utilisation = flops / (took * chips * chip.peak("bf16"))
     paid = price(
         flops, chip, devices=chips, utilisation=min(1.0, utilisation), dollars_per_hour=asked.dollars_per_hour
     )
     return {
-        "runs": len(jobs),
+        "runs": len(times),
         "hours": took / 3600,
         "chip_hours": took * chips / 3600,
         "busy_chip_hours": sum(n * s for n, s in times) / 3600,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from launch.preflight_layouts import layouts
 from launch.preflight_targets import find_target
 from launch.preflight_text import lines
 from launch.preflight_worker import exhausted
+from scaling.accounting import run_flops
 from scaling.cli.main import main
 from scaling.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
+    ScheduleConfig,
     dump_run_config,
     from_dict,
     override,
@@ -155,6 +158,16 @@ def test_the_quickest_layout_that_fits_is_taken() -> None:
     assert verdict.fits and verdict.layout.remat == "full"
     assert compiler.jobs[0]["remat"] != "full"  # a quicker one was tried before
     assert math.prod(verdict.layout.mesh.values()) == 64
+
+
+def test_a_branch_is_paid_from_where_it_leaves_its_trunk() -> None:
+    flat = replace(run(batch=512), schedule=ScheduleConfig(name="wsd", warmup_steps=10, decay=0.1))
+    sweep = Sweep("trunk", "", {}, (flat, replace(flat, steps=500)))
+    report = preflight(sweep, asked(), Pretend(lambda job: True), lambda note: None)
+    seconds = report["shapes"][0]["step_seconds"]
+    # The trunk's 1,000 steps, and the 10% of 500 in which the shorter run cools down.
+    assert report["sweep_cost"]["hours"] == pytest.approx(1050 * seconds / 3600)
+    assert report["sweep_cost"]["flops"] == pytest.approx(1.05 * run_flops(flat))
 
 
 def test_one_small_run_to_a_chip() -> None:
