@@ -4,7 +4,8 @@
 `finish(summary)`, to be called when the folder is complete, and `notes`: what went wrong, for summary.json.
 With `Placement.wandb == "off"` wandb is never imported.
 
-In wandb a run has the name and id of its folder and the group of its sweep. Its history holds the rows on
+In wandb a run has the name and id of its folder, the group of its sweep, and as tags the sweep, the data and
+the parametrisation. Its history holds the rows on
 their own `step` axis, `loss` renamed `train_loss` (nats/token), so that the summary's `loss` is the final
 validation loss and nothing else; its config holds `mirror_config`, its summary the scalars of summary.json.
 """
@@ -24,6 +25,7 @@ from scaling.wandb_session import reason
 
 INIT_SECONDS = 5.0  # an unreachable server may delay the start of a run by about twice this, once a process
 FINISH_SECONDS = 30.0  # and its end by this much, when rows are still on their way
+MOST_TAG = 64  # characters that wandb takes
 ROW_SECONDS = 1.0  # a row a second, or one every percent of the steps, whichever is more
 
 # Warm workers train many runs: after one failed start the server is left alone for a while.
@@ -71,6 +73,12 @@ def tracker(placement: Placement, config: RunConfig, folder: RunFolder) -> Track
 def mirror_config(config: RunConfig) -> dict[str, Any]:
     """The columns of the runs table that a config fixes, and the whole config under `config`."""
     return {"config": to_dict(config), **columns(config)}
+
+
+def tags(config: RunConfig, folder: RunFolder) -> list[str]:
+    """By which a wandb project is filtered: the sweep, the data and the parametrisation."""
+    named = (folder.path.parent.name, config.data.name, config.parametrisation)
+    return [tag for tag in dict.fromkeys(named) if 1 <= len(tag) <= MOST_TAG]
 
 
 class _Wandb:
@@ -125,11 +133,12 @@ class _Wandb:
         row, self._pending = self._pending, None
         assert row is not None
         values = {("train_loss" if k == "loss" else k): v for k, v in row.items() if v is not None}
-        self._run.log(values)
         self._logged, self._time = row["step"], time.monotonic()
+        # Before the row: a kill between the two leaves one out of the mirror, and none in it twice.
         temporary = self._marker.with_suffix(".new")
         temporary.write_text(str(self._logged))
         os.replace(temporary, self._marker)
+        self._run.log(values)
 
     def _end(self, summary: dict[str, Any] | None) -> None:
         outcome = summary or {"status": "stopped"}
@@ -164,6 +173,7 @@ def _starter(
             entity=entity or None,
             project=project,
             group=folder.path.parent.name,
+            tags=tags(config, folder),
             id=folder.run_id,
             name=folder.run_id,
             resume="allow",

@@ -42,7 +42,7 @@ class FakeWandb:
         if "mutation UpsertBucket" in query:
             return {"upsertBucket": {"bucket": self._upsert(variables), "inserted": True}}
         if "query RunResumeStatus" in query:
-            return {"model": None}
+            return {"model": self._resumed(variables["name"])}
         if "mutation CreateRunFiles" in query:
             return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": []}}
         if "query Runs(" in query:
@@ -78,9 +78,24 @@ class FakeWandb:
             config = json.loads(variables["config"])
             run["config"] = {k: v["value"] for k, v in config.items() if not k.startswith("_")}
         run["group"] = variables.get("groupName") or run.get("group")
+        run["tags"] = variables.get("tags") or run.get("tags", [])
         owner = {"id": "e", "name": self.entity}
         project = {"id": "p", "name": self.project, "entity": owner}
         return {"id": run_id, "name": run_id, "displayName": run_id, "config": "{}", "project": project}
+
+    def _resumed(self, run_id: str) -> dict[str, Any] | None:
+        """What a client is told that goes on with a run."""
+        if run_id not in self.runs:
+            return None
+        run = self.runs[run_id]
+        bucket = {
+            "name": run_id, "displayName": run_id, "id": run_id, "tags": run.get("tags", []),
+            "summaryMetrics": json.dumps(run["summary"]), "wandbConfig": '{"t": 1}',
+            "config": json.dumps({k: {"value": v} for k, v in run["config"].items()}),
+            "historyLineCount": len(run["history"]), "eventsLineCount": 0, "logLineCount": 0,
+            "historyTail": json.dumps([json.dumps(row) for row in run["history"][-1:]]), "eventsTail": "[]",
+        }  # fmt: skip
+        return {"name": self.project, "bucket": bucket}
 
     def _page(self, variables: dict[str, Any]) -> dict[str, Any]:
         first, size = int(variables.get("cursor") or 0), int(variables.get("perPage") or 50)

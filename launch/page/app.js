@@ -4,6 +4,7 @@
 const STATES = ["running", "failed", "stale", "diverged", "stopped", "queued", "done", "pending"];
 const SHOWN = 200; // rows of the table
 const DRAWN = 100; // curves
+const DOTS = 1500; // final losses
 const COLUMNS = [
   ["run", "id"], ["shape", "label"], ["N", "n"], ["tokens", "tokens"], ["of", "planned"], ["loss", "loss"],
   ["tok/s", "rate"], ["left", "left"], ["state", "status"], ["", "remark"],
@@ -47,8 +48,14 @@ async function askSweep() {
 function drawn() {
   const begun = chosen().filter(run => run.tokens > 0);
   const live = begun.filter(run => run.status === "running"), rest = begun.filter(run => run.status !== "running");
-  const room = Math.max(0, DRAWN - live.length), stride = Math.max(1, Math.ceil(rest.length / Math.max(1, room)));
-  return [...live.slice(0, DRAWN), ...(room ? rest.filter((_, i) => i % stride === 0) : [])];
+  return [...live.slice(0, DRAWN), ...sample(rest, DRAWN - live.length)];
+}
+
+// At most so many of a list, evenly out of it.
+function sample(list, most) {
+  if (most <= 0) return [];
+  const stride = Math.ceil(list.length / most);
+  return list.filter((_, i) => i % stride === 0);
 }
 
 async function askCurves() {
@@ -78,7 +85,8 @@ function range(values, unit) {
   if (!values.length) return "";
   let low = Infinity, high = -Infinity;
   for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
-  return low === high ? `${short(low)} ${unit}` : `${short(low)} (dark) to ${short(high)} ${unit} (light)`;
+  const said = unit === "FLOPs" ? value => value.toExponential(1).replace("e+", "e") : short;
+  return low === high ? `${said(low)} ${unit}` : `${said(low)} (dark) to ${said(high)} ${unit} (light)`;
 }
 
 function showTotals() {
@@ -165,7 +173,7 @@ function showProfiles() {
   const budgets = [...new Set(all.map(run => run.budget).filter(Boolean))].sort((a, b) => a - b);
   const grouped = budgets.length > 0;
   const shade = scale(grouped ? budgets : all.map(run => run.planned));
-  const series = ended.map(run => ({
+  const series = sample(ended, DOTS).map(run => ({
     id: run.id, kind: "dot", shade: shade(grouped ? run.budget || budgets[0] : run.planned),
     points: [[run.n, run.loss]], name: `${run.label || run.id}, N ${short(run.n)}`,
   }));
@@ -180,7 +188,8 @@ function showProfiles() {
   sizePlot.draw(series, "no run has ended yet", all.map(run => run.n));
   const colours = grouped ? `budget, ${range(budgets, "FLOPs")}` : `tokens, ${range(all.map(run => run.planned), "tokens")}`;
   const lines = law && law.profiles && law.profiles.length ? "; dashed: the law so far, ring: its best size" : "";
-  put($("profiles-note"), `${ended.length} of ${all.length} runs done, validation loss; colour: ${colours}${lines}.`);
+  const part = ended.length > DOTS ? " (not every one is drawn)" : "";
+  put($("profiles-note"), `${ended.length} of ${all.length} runs done${part}, validation loss; colour: ${colours}${lines}.`);
 }
 
 function showLaw() {
@@ -191,7 +200,11 @@ function showLaw() {
       `${law.converged ? "" : "; NOT converged"}; \`scaling fit\` says more.` }[law.state];
   put($("fit-note"), note);
   if (law.state !== "done") return facts($("fit"), []);
-  const between = pair => pair && pair[0] !== null && pair[1] !== null ? ` (${short(pair[0])} to ${short(pair[1])})` : "";
+  const between = pair => {
+    const [low, high] = pair || [null, null];
+    if (low === null) return high === null ? " (not determined)" : ` (below ${short(high)})`;
+    return high === null ? ` (above ${short(low)})` : ` (${short(low)} to ${short(high)})`;
+  };
   const pairs = ["E", "A", "B", "alpha", "beta"].map(name =>
     [name, short(law.parameters[name], 4) + between(law.intervals[name])]);
   const best = law.further;

@@ -1,7 +1,7 @@
 """A headless Chromium driven over its debugging pipe: JSON messages, each ended by a zero byte.
 
-No driver and no port: `--remote-debugging-pipe` reads commands from file descriptor 3 and writes to 4. Commands
-are those of https://chromedevtools.github.io/devtools-protocol/.
+No driver and no port: `--remote-debugging-pipe` reads commands from file descriptor 3 and writes to 4.
+Commands are those of https://chromedevtools.github.io/devtools-protocol/.
 """
 
 from __future__ import annotations
@@ -29,12 +29,17 @@ class Browser:
         (read, self._write), (self._read, write) = os.pipe(), os.pipe()
         # Well above 3 and 4, onto which they are laid in the child.
         theirs = [fcntl.fcntl(one, fcntl.F_DUPFD, 20) for one in (read, write)]
+
+        def lay() -> None:
+            os.dup2(theirs[0], 3)
+            os.dup2(theirs[1], 4)
+
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
         options += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
             [PROGRAM, *options],
             pass_fds=(3, 4),
-            preexec_fn=lambda: (os.dup2(theirs[0], 3), os.dup2(theirs[1], 4)) and None,
+            preexec_fn=lay,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
