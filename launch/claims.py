@@ -12,6 +12,7 @@ launchers that both find n dead, on whatever machines, one gets it. A job looks 
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import secrets
@@ -44,6 +45,7 @@ class Record:
     profile: dict[str, Any]
     source: str
     runs: tuple[str, ...]
+    user: str
     host: str
     pid: int
     made: float
@@ -71,7 +73,12 @@ class Claimed:
         self.id = f"{time.strftime('%y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         self.path = folder / SUBMISSIONS / self.id
         values: dict[str, Any] = {"engine": engine, "profile": profile, "source": source, "runs": [*runs]}
-        values |= {"host": socket.gethostname(), "pid": os.getpid(), "made": time.time()}
+        values |= {
+            "user": getpass.getuser(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "made": time.time(),
+        }
         try:
             write_json(self.path / "submission.json", values)
             (folder / CLAIMS).mkdir(exist_ok=True)
@@ -116,7 +123,8 @@ def newest(folder: Path) -> dict[str, int]:
         return found
     for name in names:
         run_id, _, number = name.rpartition(".")
-        found[run_id] = max(found.get(run_id, 0), int(number))
+        if number.isdigit():
+            found[run_id] = max(found.get(run_id, 0), int(number))
     return found
 
 

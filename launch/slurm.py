@@ -8,7 +8,6 @@ told apart for certain; a task that starts takes the name of its run, for people
 
 from __future__ import annotations
 
-import getpass
 import re
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from launch.claims import records
 from launch.executor import Job, Live, Submission
 from launch.profiles import Profile
 from launch.tasks import Task, read_tasks, task_of, write_tasks
@@ -119,8 +119,11 @@ class Slurm:
             raise
 
     def poll(self) -> dict[str, Live]:
+        users = sorted({record.user for record in records(self.folder).values()})
+        if not users:
+            return {}
         form = "%i|%T|%N|%r|%k"
-        listed = _call(["squeue", "--array", "--noheader", f"--user={getpass.getuser()}", f"--format={form}"])
+        listed = _call(["squeue", "--array", "--noheader", f"--user={','.join(users)}", f"--format={form}"])
         plans: dict[str, list[Task]] = {}
         found = {}
         for line in listed.splitlines():

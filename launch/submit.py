@@ -82,6 +82,9 @@ def submit(prepared: Prepared, jobs: list[Job], selection: Selection) -> Submiss
     prepared.cluster.check()
     folder, profile = prepared.folder, prepared.profile
     store_sweep(prepared.sweep, folder)
+    for job in jobs:  # before the claims, whose lease it would use up; another launcher writes the same
+        if not (job.folder.path / "config.json").exists():
+            write_whole(job.folder.path / "config.json", dump_run_config(job.config))
     ids = [job.run_id for job in jobs]
     claimed = claims.Claimed(folder, profile.engine, to_dict(profile), str(prepared.profile_path), ids)
     try:
@@ -89,9 +92,6 @@ def submit(prepared: Prepared, jobs: list[Job], selection: Selection) -> Submiss
         if not mine:
             claimed.failed()
             return None
-        for job in mine:
-            if not (job.folder.path / "config.json").exists():
-                write_whole(job.folder.path / "config.json", dump_run_config(job.config))
         claimed.check_lease()
         submission = Submission(claimed.id, folder, tuple(mine), _after(mine, selection))
         prepared.cluster.submit(submission)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -105,7 +106,7 @@ def launch(
         on_cluster(on, found, runs, placement, profile, limit, dry_run, yes, wait, json_output)
 
 
-def _refuse(others: dict[str, object], on: str) -> None:
+def _refuse(others: Mapping[str, object], on: str) -> None:
     """Options of the other kind of engine are not passed over in silence."""
     from scaling.errors import UserError
 

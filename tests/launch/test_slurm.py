@@ -89,8 +89,9 @@ def test_an_array_of_twelve_runs_launched_twice_at_once(here: Path) -> None:
 
 
 def test_preempted_killed_and_cancelled_runs_end_as_if_nothing_had_happened(here: Path) -> None:
-    names = ("preempted", "killed", "cancelled")
-    configs = {name: tiny(steps=150, seed=seed) for seed, name in enumerate(names)}
+    # Four cores a node and two a run, in this order: the last one is alone on its node.
+    names = ("killed", "cancelled", "preempted")
+    configs = {name: tiny(steps=150 + 2 * place, seed=place) for place, name in enumerate(names)}
     file = stored("hurt", *configs.values())
     call("launch", file, "--on", "slurm", "--profile", profile(here, cpus_per_process=2), "--yes")
     folders = {name: RunFolder(here / "runs" / "hurt" / one.run_id) for name, one in configs.items()}
@@ -98,7 +99,7 @@ def test_preempted_killed_and_cancelled_runs_end_as_if_nothing_had_happened(here
     kill_mid_checkpoint(folders["killed"], held["killed"])
     cancel(folders["cancelled"])
     at = rows(folders["cancelled"])[-1][0]
-    assert folders["cancelled"].status() == "stopped" and at < 150
+    assert folders["cancelled"].status() == "stopped" and at < configs["cancelled"].steps
     preempt(folders["preempted"])
     until("both to end", lambda: done(folders["preempted"]) and done(folders["killed"]))
     assert rows(folders["cancelled"])[-1][0] == at  # it did not come back by itself
@@ -163,16 +164,22 @@ def test_a_branch_waits_for_its_trunk(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_at_its_time_limit_a_job_is_requeued_and_a_pack_goes_on(here: Path) -> None:
-    """Two runs in one job, whose limit of a minute is reached while they are held still."""
-    configs = [tiny(steps=150, seed=seed) for seed in range(2)]
-    named = profile(here, runs_per_job=2, workers=2, time="1", term_seconds=40)
-    call("launch", stored("limited", *configs), "--on", "slurm", "--profile", named, "--yes")
+@pytest.mark.parametrize(
+    "how", [{"runs_per_job": 2, "workers": 2}, {"nodes": 2}], ids=["a pack", "two nodes"]
+)
+def test_before_its_time_limit_a_job_saves_and_is_requeued(here: Path, how: dict[str, int]) -> None:
+    """TERM to the batch script alone, as --signal=B:TERM has it; the limit itself is a minute at least."""
+    configs = [tiny(steps=150, seed=seed) for seed in range(how.get("runs_per_job", 1))]
+    call("launch", stored("limited", *configs), "--on", "slurm", "--profile", profile(here, **how), "--yes")
     folders = [RunFolder(here / "runs" / "limited" / one.run_id) for one in configs]
-    until("both to be stopped or done", lambda: all(f.status() in ("stopped", "done") for f in folders))
-    until("both", lambda: all(done(folder) for folder in folders))
+    until("checkpoints", lambda: all(steps(folder) for folder in folders))
+    slurm("scancel", "--batch", "--signal=TERM", "--user=root")
+    until("all to be saved", lambda: all(folder.status() == "stopped" for folder in folders))
+    until("all to end", lambda: all(done(folder) for folder in folders))
     for config, folder in zip(configs, folders, strict=True):
-        assert losses(folder.summary()) == losses(alone(config, here))
+        assert [step for step, _ in rows(folder)] == list(range(1, config.steps + 1))
+        if "nodes" not in how:
+            assert losses(folder.summary()) == losses(alone(config, here))
 
 
 def steps(folder: RunFolder) -> list[int]:
@@ -226,8 +233,9 @@ def cancel(folder: RunFolder) -> None:
 
 
 def preempt(folder: RunFolder) -> None:
-    """By a job of the partition above, which takes both nodes for a moment."""
-    slurm(
-        "sbatch", "--partition=reserved", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"
-    )
+    """By a job of the partition above, which takes the run's node for a moment."""
+    listed = slurm("squeue", "--noheader", "--format=%j %N").splitlines()
+    node = next(line.split()[1] for line in listed if line.startswith(folder.run_id))
+    taking = ("--partition=reserved", f"--nodelist={node}", "--exclusive", "--output=/dev/null")
+    slurm("sbatch", *taking, "--wrap=sleep 1")
     until("the preempted run to save", lambda: folder.status() == "stopped")
