@@ -61,7 +61,10 @@ def shape(manifest: dict[str, Any]) -> dict[str, Any]:
         "restart_policy": pod["restartPolicy"],
         "host_network": pod["hostNetwork"],
         "dns_policy": pod["dnsPolicy"],
-        "fails_for_good": manifest["spec"]["failurePolicy"]["rules"],
+        "fails_for_good": [  # a rule's name is a name; xpk leaves it to the cluster
+            {key: value for key, value in rule.items() if key != "name"}
+            for rule in manifest["spec"]["failurePolicy"]["rules"]
+        ],
         "ends_for_good": f"{codes['operator']} {ranges(codes['values'])}",
         "toleration": pod["tolerations"][0]["key"],
         "labelled": "xpk.google.com/workload" in manifest["metadata"]["labels"],

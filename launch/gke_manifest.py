@@ -77,7 +77,13 @@ def jobset(jobs: tuple[Job, ...], submission: Submission, profile: GkeProfile, u
                 # A host is free again before the next attempt asks for it.
                 "restartStrategy": "BlockingRecreate",
                 "maxRestarts": MAX_RESTARTS,
-                "rules": [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+                "rules": [
+                    {
+                        "name": "endedForGood",
+                        "action": "FailJobSet",
+                        "onJobFailureReasons": ["PodFailurePolicy"],
+                    }
+                ],
             },
             "replicatedJobs": [
                 {

@@ -83,10 +83,7 @@ class GkeProfile(Profile):
         target = self.slice
         self._check_numbers(target)
         self._check_names()
-        if not any(volume.holds(PurePosixPath(self.runs)) for volume in self.volumes):
-            raise UserError(
-                f"runs is {self.runs!r}, which lies on none of the volumes; give a path below one."
-            )
+        self._check_runs()
         if self.slices > 1 and not self.placement.slices:  # what the compiler needs to know of them
             object.__setattr__(self, "placement", replace(self.placement, slices={"data": self.slices}))
         between = math.prod(self.placement.slices.values())
