@@ -235,13 +235,13 @@ def test_a_run_that_fails_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
 def test_a_stopped_worker_is_killed_and_its_run_goes_on(tmp_path: Path) -> None:
     """SIGSTOP: no thread of it can notice, and nothing ever comes of it."""
     config = tiny(400, seed=4)
-    launcher = Launcher(tmp_path, Sweep("stopped", "is it missed?", {}, (config,)), silent_seconds=4)
+    launcher = Launcher(tmp_path, Sweep("stopped", "is it missed?", {}, (config,)), silent_seconds=10)
     launcher.wait_for_steps(config, 100)
     [worker] = launcher.workers()
     worker.suspend()
     outcome = launcher.finish()
     assert outcome["done"] == [config.run_id] and not worker.is_running()
-    assert "killed after 4 s without a sign of life" in launcher.said
+    assert "killed after 10 s without a sign of life" in launcher.said
     assert raw_steps(launcher.run(config)) == list(range(1, config.steps + 1))
 
 

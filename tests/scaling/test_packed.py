@@ -23,6 +23,7 @@ RUNS = [
     tiny(steps=STEPS, optimizer__lr=3e-3, seed=5),
     tiny(steps=STEPS, schedule__name="cosine", optimizer__weight_decay=0.0, optimizer__clip=0.0),
 ]
+LATE = tiny(steps=STEPS, seed=9)
 DIVERGING = tiny(steps=STEPS, optimizer__lr=1e30)
 TOLERANCE = 1e-6  # relative, of every step's loss and of the final loss
 
@@ -48,7 +49,7 @@ def pack(
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("alone")
-    for config in (*RUNS, DIVERGING):
+    for config in (*RUNS, LATE, DIVERGING):
         train(config, CPU, RunFolder(root / config.run_id))
     return root
 
@@ -72,49 +73,41 @@ def assert_same(root: Path, alone: Path, configs: list[RunConfig]) -> None:
         assert rows == [row.keys() for row in other.metrics()[0]]
 
 
-def test_results_are_those_of_separate_runs(alone: Path, tmp_path: Path) -> None:
-    found = pack(tmp_path, RUNS)
-    assert list(found) == [config.run_id for config in RUNS]
+def test_results_are_those_of_separate_runs_and_one_that_diverges_touches_no_other(
+    alone: Path, tmp_path: Path
+) -> None:
+    configs = [RUNS[0], DIVERGING, *RUNS[1:]]
+    found = pack(tmp_path, configs)
+    assert sorted(found) == sorted(config.run_id for config in configs)
     assert_same(tmp_path, alone, RUNS)
     assert len({losses(tmp_path, config)[-1] for config in RUNS}) == len(RUNS)  # three runs, not one thrice
     assert found[RUNS[0].run_id] == RunFolder(tmp_path / RUNS[0].run_id).summary()
-
-
-def test_one_member_diverging_touches_no_other(alone: Path, tmp_path: Path) -> None:
-    pack(tmp_path, [RUNS[0], DIVERGING, RUNS[1]])
-    assert_same(tmp_path, alone, [RUNS[0], RUNS[1]])
     run, other = (RunFolder(where / DIVERGING.run_id) for where in (tmp_path, alone))
     assert run.status() == other.status() == "diverged"
     assert run.summary()["diverged_step"] == other.summary()["diverged_step"]
     assert run.summary()["loss"] is None
 
 
-def test_a_stop_saves_all_and_each_goes_on_packed_or_alone(alone: Path, tmp_path: Path) -> None:
+def test_a_stop_saves_all_and_they_go_on_alone_or_packed_from_wherever_they_stand(
+    alone: Path, tmp_path: Path
+) -> None:
     assert pack(tmp_path, RUNS, stop_at=10) == {config.run_id: "stopped" for config in RUNS}
     for config in RUNS:
         folder = RunFolder(tmp_path / config.run_id)
         assert folder.status() == "stopped" and (folder.checkpoints / "10").is_dir()
     train(RUNS[1], CPU, RunFolder(tmp_path / RUNS[1].run_id))  # one of them by itself
-    pack(tmp_path, RUNS)
-    assert_same(tmp_path, alone, RUNS)
+    done = tmp_path / RUNS[1].run_id / "DONE"
+    before = done.stat().st_mtime_ns
+    found = pack(tmp_path, [*RUNS, LATE])  # one finished, two at step 10, one at 0
+    assert [summary["status"] for summary in found.values() if isinstance(summary, dict)] == ["done"] * 4
+    assert done.stat().st_mtime_ns == before
+    assert_same(tmp_path, alone, [*RUNS, LATE])
 
 
-def test_members_that_stand_at_different_steps_all_end(alone: Path, tmp_path: Path) -> None:
-    pack(tmp_path, RUNS[:2], stop_at=8)
-    found = pack(tmp_path, RUNS)  # two at step 8, one at 0
-    assert [summary["status"] for summary in found.values() if isinstance(summary, dict)] == ["done"] * 3
-    assert_same(tmp_path, alone, RUNS)
-
-
-def test_finished_and_busy_members_are_left_as_they_are(alone: Path, tmp_path: Path) -> None:
-    pack(tmp_path, RUNS[:1])
-    done = RunFolder(tmp_path / RUNS[0].run_id)
-    before = (done.path / "DONE").stat().st_mtime_ns
+def test_a_member_that_another_process_holds_is_left_to_it(tmp_path: Path) -> None:
     with RunFolder(tmp_path / RUNS[1].run_id).claim():
-        found = pack(tmp_path, RUNS)
-    assert found[RUNS[1].run_id] == "busy" and found[RUNS[0].run_id] == done.summary()
-    assert (done.path / "DONE").stat().st_mtime_ns == before
-    assert_same(tmp_path, alone, [RUNS[0], RUNS[2]])
+        found = pack(tmp_path, RUNS[:2])
+    assert found[RUNS[1].run_id] == "busy" and "status" in found[RUNS[0].run_id]
 
 
 def test_what_cannot_be_packed_is_one_sentence_and_touches_nothing(tmp_path: Path) -> None:
