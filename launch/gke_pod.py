@@ -132,7 +132,8 @@ def main(arguments: list[str]) -> int:
     pod = Pod()
     pod.listen()
     given = [_Run(**run) for run in json.loads(os.environ["SCALING_RUNS"])]
-    runs = [run for run in given if _is_ours(options.folder, run.run_id, options.submission)]
+    # One run's JobSet has its name, of which the cluster keeps one; a pack's has not.
+    runs = [run for run in given if not options.pack or _is_ours(run.run_id, options)]
     if all(run.folder(options.folder).finished() for run in runs):
         _say("nothing to do: finished, or another submission's by now")
         return EXIT_DONE
@@ -275,10 +276,10 @@ def _wait_for_lock(run: RunFolder, pod: Pod) -> bool:
     return not pod.terminated.is_set()
 
 
-def _is_ours(folder: Path, run_id: str, submission: str) -> bool:
+def _is_ours(run_id: str, options: argparse.Namespace) -> bool:
     """False where a later submission has claimed the run; without any claim it was launched from afar."""
-    number = newest(folder).get(run_id, 0)
-    return number == 0 or holder(folder, run_id, number) == submission
+    number = newest(options.folder).get(run_id, 0)
+    return number == 0 or holder(options.folder, run_id, number) == options.submission
 
 
 def _process() -> int:

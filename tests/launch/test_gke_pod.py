@@ -173,7 +173,7 @@ def test_pauses_grow_and_stay_below_what_peers_wait() -> None:
 
 
 def test_a_run_that_a_later_submission_has_claimed_is_left_alone(tmp_path: Path) -> None:
-    pods = Pods(tmp_path, tiny())
+    pods = Pods(tmp_path, tiny(), packed=True)
     (run,) = pods.runs
     claims = run.path.parent / "claims"
     claims.mkdir(parents=True)
