@@ -71,8 +71,8 @@ def plan_packing(jobs: Sequence[Job], wish: str, slot: Slot) -> Packing:
         return Packing(dict.fromkeys(groups, int(wish)), f"packing {wish} runs of one shape, as asked for")
     if slot.environment.get("JAX_PLATFORMS") == "cpu":
         return Packing(
-            reason="no packing: a CPU core is busy with one run, and several in one program take as long as "
-            "one after another (docs/packing.md)"
+            reason="no packing: a CPU core is busy with one run, and several in one program are no faster "
+            "than one after another (docs/packing.md)"
         )
     return _measured(groups, slot)
 
