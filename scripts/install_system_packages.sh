@@ -6,6 +6,8 @@ set -euo pipefail
 # chromium: the tests that open a page in a headless browser.
 # slurm-wlm, munge: the tests of sweeps on a real Slurm (scripts/slurm_cluster.sh).
 packages=(chromium slurm-wlm munge)
+# kubectl: the tests of GKE. Google's package of that name will do as well.
+command -v kubectl >/dev/null || packages+=(kubernetes-client)
 
 missing=()
 for package in "${packages[@]}"; do
