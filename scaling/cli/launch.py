@@ -244,7 +244,7 @@ def _price_line(estimate: Estimate) -> str:
 
     parts = [f"{estimate.runs} runs to train, {estimate.flops:.3g} FLOPs"]
     if estimate.seconds is not None:
-        parts.append(f"{duration(estimate.seconds)} of one worker")
+        parts.append(f"{estimate.seconds:,.0f} s of one worker ({duration(estimate.seconds)})")
     if estimate.chip_hours is not None:
         parts.append(f"{estimate.chip_hours:.3g} chip-hours")
     if estimate.dollars is not None:
