@@ -348,16 +348,16 @@ def _short(value: Any) -> str:
 
 
 @lru_cache(4096)
-def _part(cls: type, text: str, where: str) -> Any:
+def _part(cls: type, text: str) -> Any:
     """A nested config, made once however many of a sweep's runs have it; configs do not change."""
-    return from_dict(cls, json.loads(text), where)
+    return from_dict(cls, json.loads(text))
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         try:
-            return _part(typing.cast(type, hint), json.dumps(value), where)
-        except TypeError:  # what JSON does not hold has its say in from_dict
+            return _part(typing.cast(type, hint), json.dumps(value))
+        except (TypeError, UserError):  # what JSON does not hold, or is wrong, is said with its place
             return from_dict(typing.cast(type, hint), value, where)
     origin = typing.get_origin(hint)
     if origin is Literal:
