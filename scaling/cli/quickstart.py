@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 
 def quickstart(
-    seed: Annotated[int, typer.Option(help="What the seeds of all runs are made from; another is another set of runs.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="What the seeds of all runs are made from; another is another set of runs.")
+    ] = 0,
     data: Annotated[str | None, typer.Option(help="Folder written by `scaling data prepare`.")] = None,
     target: Annotated[
         float | None,
