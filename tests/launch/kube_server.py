@@ -30,7 +30,7 @@ class Api:
         self.logs: dict[str, str] = {}
         self.created: list[str] = []
         self.deleted: list[str] = []
-        self.refuses = 0  # an HTTP status for everything
+        self.refuses = 0  # 401: nobody knows the user; 403: the user may not see JobSets
         self.lock = threading.Lock()
 
     def configure(self, path: Path, monkeypatch: Any) -> None:
@@ -102,8 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlparse(self.path)
-        if self.api.refuses:
-            self._fail(self.api.refuses, "Unauthorized" if self.api.refuses == 401 else "Forbidden", "no")
+        if self.api.refuses == 401:
+            self._fail(401, "Unauthorized", "Unauthorized")
+        elif self.api.refuses == 403 and JOBSETS.fullmatch(url.path):
+            self._fail(403, "Forbidden", 'jobsets.jobset.x-k8s.io is forbidden: User "me" cannot list it')
         elif url.path in DISCOVERY:
             self._answer(200, DISCOVERY[url.path])
         elif match := JOBSETS.fullmatch(url.path):
@@ -144,8 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read(self, kind: str, objects: dict[str, dict[str, Any]], name: str | None, query: str) -> None:
         if name is None:
-            wanted = parse_qs(query).get("labelSelector", [""])[0]
-            items = [one for one in objects.values() if _selected(one["metadata"]["labels"], wanted)]
+            wanted, named = (parse_qs(query).get(key, [""])[0] for key in ("labelSelector", "fieldSelector"))
+            items = [
+                one
+                for name, one in objects.items()
+                if _selected(one["metadata"]["labels"], wanted) and _selected({"metadata.name": name}, named)
+            ]
             version = items[0]["apiVersion"] if items else "v1"
             listed = {"kind": f"{kind}List", "apiVersion": version, "metadata": {"resourceVersion": "1"}}
             self._answer(200, listed | {"items": items})
