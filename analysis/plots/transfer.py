@@ -39,7 +39,8 @@ def transfer_figure(content: dict[str, Any], stem: Path, svg: bool = False) -> l
             )  # fmt: skip
         shown = [point["loss"] for one in found for size in one["sizes"] for point in _near(size)]
         low, high = style.loss_limits(shown)
-        style.log_axis(panels[0].yaxis, low, high * 1.04, "loss")
+        room = (high / low) ** 0.22  # for the legend, above every point
+        style.log_axis(panels[0].yaxis, low, high * room, "loss")
         panels[0].set_ylabel("final loss (nats per token)")
         return style.save(drawing, stem, style.stack(numbers), svg)
 
