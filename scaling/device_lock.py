@@ -1,7 +1,7 @@
 """Locks that a dead process left on a device: libtpu refuses the chips while its lock file seems held.
 
-`/tmp/libtpu_lockfile` says which process has the TPU. One that was killed leaves it behind, and the next fails
-with "The TPU is already in use" (jax-ml/jax issue 10192). It is removed only when no process holds it:
+`/tmp/libtpu_lockfile` says that a process has the TPU. One that was killed leaves it behind, and the next
+fails with "The TPU is already in use" (jax-ml/jax issue 10192). It is removed only when no process holds it:
 neither has the file open nor a lock on it.
 """
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -75,6 +76,24 @@ def memory_peak(devices: list[jax.Device]) -> int | None:
     stats = [device.memory_stats() or {} for device in devices if device.process_index == jax.process_index()]
     found = [of["peak_bytes_in_use"] for of in stats if "peak_bytes_in_use" in of]
     return max(found, default=None)
+
+
+@dataclass
+class Clock:
+    """Wall and CPU seconds of a run, carried across resumes."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    share: float = 1.0  # of the process's CPU time that is this run's: 1/P in a pack of P
+    _wall: float = field(default_factory=time.perf_counter)
+    _cpu: float = field(default_factory=time.process_time)
+
+    def wall(self) -> float:
+        return round(self.seconds + time.perf_counter() - self._wall, 3)
+
+    def read(self) -> dict[str, float]:
+        cpu = (time.process_time() - self._cpu) * self.share
+        return {"seconds": self.wall(), "cpu_seconds": round(self.cpu_seconds + cpu, 3)}
 
 
 class Meter:

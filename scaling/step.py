@@ -175,7 +175,7 @@ def compiled_leaf_step(forward: Forward, model: ModelConfig, shardings: Sharding
 
 @functools.cache
 def compiled_packed_step(forward: Forward, model: ModelConfig, shardings: Shardings) -> Any:
-    """The same step of P runs side by side: every leaf, tokens_PMBS1 and each hyperparameter have a P axis."""
+    """The same step of P runs side by side: leaves, tokens_PMBS1 and each hyperparameter have a P axis."""
     shapes, _ = _abstract_state(model, shardings, forward.rules)
     return jax.jit(jax.vmap(_leaf_step(forward, jax.tree.structure(shapes))), donate_argnums=0)
 

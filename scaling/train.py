@@ -11,7 +11,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -28,7 +27,7 @@ from scaling.errors import RunError, UserError
 from scaling.evaluate import evaluate
 from scaling.feed import Feed
 from scaling.files import write_json
-from scaling.meter import Meter
+from scaling.meter import Clock, Meter
 from scaling.model.decoder import abstract
 from scaling.model.params import check_divides
 from scaling.optimizer import Hyper, hyper
@@ -51,24 +50,6 @@ LIBRARIES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 class Interrupted(Exception):
     """Asked to stop; everything up to the last finished step is saved."""
-
-
-@dataclass
-class Clock:
-    """Wall and CPU seconds of a run, carried across resumes."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    share: float = 1.0  # of the process's CPU time that is this run's: 1/P in a pack of P
-    _wall: float = field(default_factory=time.perf_counter)
-    _cpu: float = field(default_factory=time.process_time)
-
-    def wall(self) -> float:
-        return round(self.seconds + time.perf_counter() - self._wall, 3)
-
-    def read(self) -> dict[str, float]:
-        cpu = (time.process_time() - self._cpu) * self.share
-        return {"seconds": self.wall(), "cpu_seconds": round(self.cpu_seconds + cpu, 3)}
 
 
 def train(
@@ -157,7 +138,7 @@ class Run:
             return self.conclude(diverged_at)
 
     def restore(self) -> Start:
-        """Where the run stands: its newest checkpoint, or where it begins. Its folder's log is cut to that."""
+        """Where the run stands: its newest checkpoint, or where it begins. Its log is cut to that."""
         self.clock, self.last_loss = Clock(), None
         self.mirror: Tracker = Off()
         keep = self.placement.keep_steps, self.placement.keep_every
