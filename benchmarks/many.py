@@ -2,8 +2,7 @@
 
 Everything is made here: an isoFLOP grid of the small recipe over many seeds whose runs ended, all but a few:
 of those some failed, some were stopped and the rest were never started. `cold` is without the index that
-`scaling status` keeps in the sweep's folder (launch/index.py), `warm` with it. And what launching costs
-beside training: CPU seconds of the launcher for each second of each live run.
+`scaling status` keeps in the sweep's folder (launch/index.py), `warm` with it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ FAILED, STOPPED, PENDING = 20, 20, 200
 def rows() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as base:
         sweep_json = build(Path(base))
-        return measured(Path(base), sweep_json) + overhead(Path(base))
+        return measured(Path(base), sweep_json)
 
 
 def measured(base: Path, sweep_json: Path) -> list[dict[str, Any]]:
@@ -52,29 +51,6 @@ def measured(base: Path, sweep_json: Path) -> list[dict[str, Any]]:
         found.append({"what": name, "unit": "CPU s", "values": [cpu for cpu, _ in times]})
         found.append({"what": name, "unit": "s on the clock", "values": [wall for _, wall in times]})
     return found
-
-
-def overhead(base: Path) -> list[dict[str, Any]]:
-    """CPU of the launcher while runs train, as a share of one core for each live run."""
-    code = (
-        "import json, resource, sys\n"
-        "from benchmarks.many import trained\n"
-        "from launch.local import run_sweep\n"
-        "outcome = run_sweep(trained(), sys.argv[1], workers=2)\n"
-        "own = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(json.dumps({'own': own.ru_utime + own.ru_stime, 'wall': outcome.wall_seconds,"
-        " 'done': len(outcome.done)}))"
-    )
-    shares = []
-    for number in range(REPEATS):
-        arguments = ["-c", code, str(base / f"trained-{number}")]
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"error: the sweep failed: {done.stderr.strip().splitlines()[-1]}")
-        said = json.loads(done.stdout.strip().splitlines()[-1])
-        shares.append(100 * said["own"] / said["wall"] / 2)
-    what = "launcher's CPU for each live run, of a sweep of 4 runs on 2 workers, its start included"
-    return [{"what": what, "unit": "% of a core", "values": shares}]
 
 
 def build(base: Path, count: int = RUNS) -> Path:
@@ -134,17 +110,6 @@ def _write_run(place: Path, run: Any, number: int, rng: np.random.Generator) -> 
                    "seconds": run.steps / 50, "cpu_seconds": run.steps / 50}  # fmt: skip
         (place / "summary.json").write_text(json.dumps(summary))
         (place / "DONE").write_text("done\n")
-
-
-def trained() -> Any:
-    """Four small real runs, of a quarter of a minute or so each."""
-    from scaling.data.text import text_info
-    from scaling.recipes import RECIPES
-    from sweeps.sweep import Sweep
-
-    recipe, text = RECIPES["small"], text_info(None)
-    runs = [recipe.run(recipe.model(32, 256), text.config(65_536), 3e6, seed) for seed in range(4)]
-    return Sweep("trained", "What does launching cost?", {}, tuple(runs))
 
 
 def _process(arguments: Sequence[str], folder: Path) -> tuple[float, float]:

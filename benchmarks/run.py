@@ -35,7 +35,9 @@ from scaling.environment import has_accelerator, training_environment
 from scaling.files import write_json
 
 # In the order of the tables.
-BENCHMARKS = ("step", "packing", "launcher", "peers", "compile", "fit", "ranking", "scale", "data", "start")
+BENCHMARKS = (
+    "step", "packing", "launcher", "peers", "compile", "fit", "ranking", "scale", "many", "data", "start",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("numpy", "scipy", "jax", "jaxlib", "flax", "optax", "grain", "array_record", "torch", "nanodo")
 

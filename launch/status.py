@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ STATES: tuple[State, ...] = (
     "done", "diverged", "failed", "running", "queued", "stopped", "pending", "stale",
 )  # fmt: skip
 TAIL_BYTES = 16_384  # of metrics.jsonl: the last rows, for the loss and the rate of a run now
+QUIET_SECONDS = 300.0  # without a row, after which a running run has no rate and is said to be quiet
 NOT_RUNS = {"logs", "claims", "submissions"}  # folders that launching keeps beside the runs'
 
 
@@ -233,8 +235,9 @@ def _look(run: RunFolder, plan: Planned) -> Ended | dict[str, Any]:
         **_machine(run),
     }
     values["trained"] = max(0.0, 1 - plan.start_tokens / values["tokens"]) if values["tokens"] else 1.0
-    if status == "running" and row:
-        values |= {"tokens_per_second": _rate(rows), "logged_at": at}
+    if status == "running" and at is not None and row:
+        quiet = time.time() - at > QUIET_SECONDS
+        values |= {"tokens_per_second": None if quiet else _rate(rows), "logged_at": at}
         if values["tokens_per_second"]:
             values["seconds_left"] = (plan.tokens - values["tokens"]) / values["tokens_per_second"]
     return values

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from launch.status import STATES, RunStatus, SweepStatus
+from launch.status import QUIET_SECONDS, STATES, RunStatus, SweepStatus
 from launch.view import STYLES, duration, short
 from scaling.errors import UserError
 
@@ -15,7 +15,6 @@ Line = tuple[str, str]  # text, and rich's style for it
 
 FIRST = ("running", "failed", "stale", "diverged", "stopped", "queued", "done", "pending")
 GROUPS = {"live": ("running", "queued"), "waiting": ("queued", "pending"), "ended": ("done", "diverged")}
-QUIET_SECONDS = 300.0  # without a row, after which a running run is said to be quiet
 LABEL = 26  # characters of it shown
 
 
@@ -46,7 +45,7 @@ def headline(found: SweepStatus) -> list[str]:
     lines = [f"{found.folder}: {said} of {len(found.runs)} runs; {100 * found.fraction:.0f}% of the FLOPs"]
     parts = []
     if sums.flops_per_second:
-        parts.append(f"{short(sums.tokens_per_second)} tokens/s, {short(sums.flops_per_second)}FLOP/s now")
+        parts.append(f"{short(sums.tokens_per_second)} tokens/s, {sums.flops_per_second:.2e} FLOP/s now")
     if sums.device_hours:
         spent = (f"{_hours(hours)} {_unit(kind)}" for kind, hours in sorted(sums.device_hours.items()))
         parts.append("spent " + ", ".join(spent) + (f", ${sums.dollars:,.2f}" if sums.dollars else ""))
@@ -56,7 +55,8 @@ def headline(found: SweepStatus) -> list[str]:
         lines.append("; ".join(parts))
     if found.others:
         stale = f", {found.stale} of them stale: of an older numerics_version" if found.stale else ""
-        lines.append(f"{found.others} other run folders beside them{stale}")
+        folders = "run folder" if found.others == 1 else "run folders"
+        lines.append(f"{found.others} other {folders} beside them{stale}")
     return [*lines, *(f"note: {note}" for note in found.notes)]
 
 

@@ -115,12 +115,12 @@ function showTotals() {
   facts($("facts"), [
     ["trained", `${percent.toFixed(1)}% of the FLOPs of ${sweep.count} runs`],
     ["now", sweep.flops_per_second
-      ? `${short(sweep.tokens_per_second)} tokens/s, ${short(sweep.flops_per_second)}FLOP/s` : "nothing trains"],
+      ? `${short(sweep.tokens_per_second)} tokens/s, ${sweep.flops_per_second.toExponential(1).replace("e+", "e")} FLOP/s` : "nothing trains"],
     ["spent", hours.join(", ") || "nothing yet"],
     ["left", sweep.seconds_left === null ? "" : `about ${clock(sweep.seconds_left)}`],
   ]);
   const notes = [...sweep.notes];
-  if (sweep.others) notes.push(`${sweep.others} other run folders beside them` +
+  if (sweep.others) notes.push(`${sweep.others} other run folder${sweep.others === 1 ? "" : "s"} beside them` +
     (sweep.stale ? `, ${sweep.stale} of them stale: of an older numerics_version` : ""));
   put($("notes"), notes.join("; "));
   $("notes").hidden = !notes.length;

@@ -115,6 +115,14 @@ def test_rate_cost_and_time_left(folder: Path) -> None:
     assert live.seconds_left == pytest.approx(50 * 2.0) and live.loss == 4.5
 
 
+def test_a_run_that_is_quiet_has_no_rate(folder: Path) -> None:
+    os.utime(folder / LIVE.run_id / "metrics.jsonl", (OLD, OLD))
+    with RunFolder(folder / LIVE.run_id).claim():
+        found = look()
+    assert found.runs[2].status == "running" and found.sums().tokens_per_second == 0
+    assert "quiet for" in table(found.runs)[1][0]
+
+
 def test_nothing_runs_and_so_nothing_has_a_time(folder: Path) -> None:
     found = look()
     assert states(found)[2] == "stopped"
