@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from launch.prepare import Prepared
 
 FOLLOW_SECONDS = 2.0
+WRITERS = 32  # threads that wait for the file system, of which 10,000 configs take a while one by one
 
 
 def cluster_order(jobs: list[Job]) -> list[Job]:
@@ -82,9 +84,8 @@ def submit(prepared: Prepared, jobs: list[Job], selection: Selection) -> Submiss
     prepared.cluster.check()
     folder, profile = prepared.folder, prepared.profile
     store_sweep(prepared.sweep, folder)
-    for job in jobs:  # before the claims, whose lease it would use up; another launcher writes the same
-        if not (job.folder.path / "config.json").exists():
-            write_whole(job.folder.path / "config.json", dump_run_config(job.config))
+    with ThreadPoolExecutor(WRITERS) as pool:  # before the claims, whose lease it would use up
+        list(pool.map(_write_config, jobs))
     ids = [job.run_id for job in jobs]
     claimed = claims.Claimed(folder, profile.engine, to_dict(profile), str(prepared.profile_path), ids)
     try:
@@ -100,6 +101,13 @@ def submit(prepared: Prepared, jobs: list[Job], selection: Selection) -> Submiss
         raise
     claimed.submitted()
     return submission
+
+
+def _write_config(job: Job) -> None:
+    """What the job's command reads; every launcher writes the same."""
+    path = job.folder.path / "config.json"
+    if not path.exists():
+        write_whole(path, dump_run_config(job.config))
 
 
 def _take(claimed: claims.Claimed, jobs: list[Job], selection: Selection) -> list[Job]:

@@ -133,7 +133,7 @@ def _locally(
     from launch.estimate import check_budget
     from launch.jobs import sweep_jobs
     from launch.local import run_sweep
-    from launch.selection import check_version, stale_folders
+    from launch.selection import check_version, live, stale_folders
 
     check_version(run.numerics_version for run in sweep.runs)
     folder = runs / sweep.name
@@ -143,6 +143,8 @@ def _locally(
     if limit:
         check_budget(estimate, limit)
     _note_stale(stale_folders(folder, set(sweep.run_ids)))
+    for remark in live(folder)[1]:
+        note(f"what a cluster has of this sweep is not known: {remark}")
     if dry_run:
         _show_jobs(sweep.name, jobs, estimate, json_output)
         return
