@@ -51,8 +51,8 @@ def steps_of_runs(source: str, targets: Sequence[float] = ()) -> tuple[pd.DataFr
     """The table of `analysis.critical.critical_batches` (columns n: parameters, total; batch: tokens; steps;
     target: nats per token) from a folder of runs, and notes on it.
 
-    Without `targets`, three from the lowest loss that every batch of every size reaches. Raises UserError for
-    a folder without runs at a constant rate, for a target that is not above 0 and for one that no run reaches.
+    Without `targets`, three from the lowest loss that every batch of every size reaches. Raises UserError
+    for a folder without runs at a constant rate, for a target not above 0, and for one that no run reaches.
     """
     bad = [target for target in targets if not target > 0]
     if bad:
@@ -103,10 +103,10 @@ def _edges(
 ) -> list[str]:
     """What is to be said of batches whose best rate is the lowest or highest that was tried."""
     said = []
-    for row in best.itertuples():
-        rates = sorted(lr for n, batch, lr, _ in read if (n, batch) == (row.n, row.batch))
-        if len(rates) > 1 and row.lr in (rates[0], rates[-1]):
-            side = "lowest" if row.lr == rates[0] else "highest"
-            where = f"loss {target:.4g}, batch {row.batch:,.0f} tokens"
-            said.append(f"{where}: the best rate {row.lr:.3g} is the {side} tried")
+    for n, batch, rate in zip(best["n"], best["batch"], best["lr"], strict=True):
+        rates = sorted(lr for size, tokens, lr, _ in read if (size, tokens) == (n, batch))
+        if len(rates) > 1 and rate in (rates[0], rates[-1]):
+            side = "lowest" if rate == rates[0] else "highest"
+            where = f"loss {target:.4g}, batch {batch:,.0f} tokens"
+            said.append(f"{where}: the best rate {rate:.3g} is the {side} tried")
     return said
