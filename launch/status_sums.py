@@ -53,12 +53,19 @@ def _own_seconds(run: RunStatus) -> float:
 
 def _hours(runs: Sequence[RunStatus]) -> dict[str, float]:
     hours: dict[str, float] = {}
+    # A run that trains has no CPU seconds yet: its clock counts as the clocks of those that ended did.
+    ended = [run for run in runs if run.device == "cpu" and run.cpu_seconds is not None and run.seconds]
+    busy = (
+        sum(run.cpu_seconds or 0.0 for run in ended) / sum(run.seconds or 0.0 for run in ended)
+        if ended
+        else 1.0
+    )
     for run in runs:
         if not run.seconds:
             continue
         kind = run.device or "unknown"
         if kind == "cpu":
-            own = run.cpu_seconds * run.trained if run.cpu_seconds is not None else _own_seconds(run)
+            own = run.cpu_seconds * run.trained if run.cpu_seconds is not None else busy * _own_seconds(run)
         else:
             own = _own_seconds(run) * max(1, run.devices)
         hours[kind] = hours.get(kind, 0.0) + own / 3600

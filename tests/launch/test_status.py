@@ -106,8 +106,8 @@ def test_rate_cost_and_time_left(folder: Path) -> None:
     assert sums.tokens_per_second == pytest.approx(128 / 2 + 128 / 4)
     speed = 64 * per_token[16] + 32 * per_token[32]
     assert sums.flops_per_second == pytest.approx(speed)
-    # 9 CPU seconds of the run that ended, and of those that run the clock so far.
-    assert sums.device_hours == {"cpu": pytest.approx((9 + 100 + 100) / 3600)}
+    # The run that ended took 9 CPU seconds by 10 of the clock; so do those that run.
+    assert sums.device_hours == {"cpu": pytest.approx((9 + 90 + 90) / 3600)}
     assert sums.dollars is None
     left = run_flops(LIVE) / 2 + run_flops(SLOW) * 3 / 4 + run_flops(PENDING) + run_flops(LATE)
     assert sums.seconds_left == pytest.approx(max(left / speed, 75 * 4.0))
@@ -131,8 +131,8 @@ def test_nothing_runs_and_so_nothing_has_a_time(folder: Path) -> None:
 
 def test_a_branch_costs_what_it_trained_itself(folder: Path) -> None:
     finish(folder, PENDING, loss=2.0, seconds=40.0, cpu_seconds=40.0, steps_trained=25)
-    before = 9 + 100 + 100  # the others
-    assert look().sums().device_hours["cpu"] * 3600 == pytest.approx(before + 40.0 / 4)
+    # The others as before, at 49 CPU seconds by 50 of the clock.
+    assert look().sums().device_hours["cpu"] * 3600 == pytest.approx(9 + 200 * 49 / 50 + 40.0 / 4)
 
 
 def test_dollars_are_of_the_profile_that_a_run_was_submitted_by(folder: Path) -> None:
