@@ -25,8 +25,8 @@ RECIPE = "small"
 WIDTHS = {
     1.2e10: (8, 12, 16, 20, 24, 28),
     2.9e10: (12, 16, 20, 24, 28, 32),
-    6.7e10: (12, 16, 20, 24, 32, 40),
-    1.6e11: (16, 20, 24, 32, 40, 48),
+    6.7e10: (16, 20, 24, 32, 40),
+    1.6e11: (20, 24, 32, 40, 48),
     3.8e11: (24, 32, 40, 48, 64),
 }
 # Their scatter is the noise that the fit weighs runs by. One seed for all cells would shift them together:

@@ -51,7 +51,8 @@ class Job:
     label: str  # readable name within its sweep
     argv: tuple[str, ...]  # the same in a process of its own, once the folder holds its config.json
     resources: Resources = Resources()
-    priority: int = 0  # higher first; among equals the largest `flops` first
+    priority: int = 0  # higher first; among equals `compiles`, then the largest `flops` first
+    compiles: bool = False  # the first of its shape: the others find its program in the cache
     flops: float = 0.0  # `matmul` convention, of the steps after `first_step`
     trunk: RunFolder | None = None  # whose checkpoint after `first_step` steps it is to start from
     first_step: int = 0

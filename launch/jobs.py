@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from launch.executor import Job
 from scaling.accounting import run_flops
@@ -32,7 +33,7 @@ def make_job(
 
 
 def sweep_jobs(sweep: Sweep, folder: Path, placement: Placement) -> list[Job]:
-    """A job for each run of the sweep, in the order in which they start: the longest first.
+    """A job for each run of the sweep, in the order in which they start (`start_order`).
 
     A run that begins as a longer one does starts from a checkpoint of it, which the longer one is told to
     keep; `launch/drive.py` holds it until that is there.
@@ -51,7 +52,20 @@ def sweep_jobs(sweep: Sweep, folder: Path, placement: Placement) -> list[Job]:
                 flops=flops_to_train(config, found),
             )
         jobs.append(job)
-    return sorted(jobs, key=start_order)
+    return sorted(_compile_once(sorted(jobs, key=start_order)), key=start_order)
+
+
+def _compile_once(jobs: list[Job]) -> list[Job]:
+    """Mark the first unfinished job of each shape: two that began together would compile it twice."""
+    seen = set[tuple[Any, ...]]()
+    marked = []
+    for job in jobs:
+        shape = (job.config.model, job.config.batch_size, job.config.seq_len)
+        first = shape not in seen and not job.folder.finished()
+        marked.append(replace(job, compiles=first))
+        if first:
+            seen.add(shape)
+    return marked
 
 
 def train_command(config: PurePath, out: PurePath, placement: Placement) -> tuple[str, ...]:
@@ -71,13 +85,14 @@ def train_command(config: PurePath, out: PurePath, placement: Placement) -> tupl
     return tuple(command)
 
 
-def start_order(job: Job) -> tuple[float, float]:
-    """Sort key: priority, then FLOPs, both descending.
+def start_order(job: Job) -> tuple[float, bool, float]:
+    """Sort key: priority, descending; the first job of each shape before the others; FLOPs, descending.
 
     With few workers, longest first ends soonest (Graham 1969: within 4/3 - 1/(3m) of the best
-    makespan on m workers); priority goes before it where small informative runs are worth more.
+    makespan on m workers); priority goes before it where small informative runs are worth more, and
+    compiling a shape once instead of on every worker is worth more than the order.
     """
-    return (-job.priority, -job.flops)
+    return (-job.priority, not job.compiles, -job.flops)
 
 
 def store_sweep(sweep: Sweep, folder: Path) -> None:

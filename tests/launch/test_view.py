@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launch.executor import Event, Job
-from launch.jobs import make_job, start_order
+from launch.jobs import make_job, start_order, sweep_jobs
 from launch.view import Progress, duration, short, watch
 from scaling.config import DataConfig, ModelConfig, OptimizerConfig, Placement, RunConfig
+from scaling.runs import RunFolder
+from sweeps.sweep import Sweep
 
 
 def job(steps: int, priority: int = 0) -> Job:
@@ -78,6 +81,18 @@ def test_plain_lines_name_each_ending_and_every_error(capsys: pytest.CaptureFixt
 def test_priority_goes_before_size() -> None:
     small_first, large, larger = job(10, priority=1), job(100), job(200)
     assert sorted([large, small_first, larger], key=start_order) == [small_first, larger, large]
+
+
+def test_one_of_each_shape_starts_before_the_second_of_any(tmp_path: Path) -> None:
+    long, again, small = job(1000).config, job(900).config, job(300).config
+    small = replace(small, batch_size=2)
+    order = sweep_jobs(Sweep("s", "", {}, (again, small, long)), tmp_path, Placement())
+    assert [each.config for each in order] == [long, small, again]
+    done = RunFolder(tmp_path / small.run_id)
+    done.create(small, Placement())
+    done.finish("done", {"status": "done"})  # nothing is left to compile for
+    order = sweep_jobs(Sweep("s", "", {}, (again, small, long)), tmp_path, Placement())
+    assert [each.config for each in order] == [long, again, small]
 
 
 def test_numbers_are_short() -> None:
