@@ -5,7 +5,8 @@ follows a crash. On a CPU there is a worker per core with one XLA thread each, b
 bitwise only there; on a machine with accelerators there is a worker per accelerator (`launch/devices.py`).
 
 Jobs start in the order of `launch.jobs.start_order`: one of each shape, then the longest first. A run whose
-process died, hung or was terminated goes on after a pause (`launch/retries.py`); a run that raised an error does not.
+process died, hung or was terminated goes on after a pause (`launch/retries.py`); a run that raised an error
+does not.
 """
 
 from __future__ import annotations
