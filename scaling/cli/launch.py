@@ -83,7 +83,7 @@ def launch(
 
     Example: scaling launch quickstart --workers 2
 
-    Example: scaling launch quickstart --on slurm --dry-run
+    scaling launch quickstart --on slurm --dry-run
     """
     from launch.engines import LOCAL
     from launch.estimate import parse_budget

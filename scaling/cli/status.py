@@ -54,7 +54,7 @@ def status(
 
     Example: scaling status quickstart
 
-    Example: scaling status quickstart --only failed,running --match 'd64*'
+    scaling status quickstart --only failed,running --match 'd64*'
     """
     from launch.status import Reader
     from launch.status_view import choose
