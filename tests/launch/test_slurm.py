@@ -156,7 +156,8 @@ def test_a_branch_waits_for_its_trunk(here: Path) -> None:
     schedule = {"schedule__warmup_steps": 2, "schedule__decay": 0.1, "schedule__final": 0.0}
     trunk, branch = (tiny(steps=steps, **schedule) for steps in (80, 40))
     call("launch", stored("trunks", branch, trunk), "--on", "slurm", "--profile", profile(here), "--yes")
-    assert "Dependency" in slurm("squeue", "--noheader", "--format=%r")
+    # Slurm looks at a new job's dependency a moment after it took it.
+    until("the branch to be held", lambda: "Dependency" in slurm("squeue", "--noheader", "--format=%r"))
     folders = [RunFolder(here / "runs" / "trunks" / one.run_id) for one in (trunk, branch)]
     until("both", lambda: all(done(folder) for folder in folders))
     assert folders[1].summary()["started_from"]["run_id"] == trunk.run_id
