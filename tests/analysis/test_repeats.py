@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.fit import fit
+from analysis.forecast import spread
 from analysis.repeats import ENOUGH, seed_noise, with_noise
 from analysis.table import Runs
 
@@ -58,3 +60,25 @@ def test_the_column_of_noise_is_in_the_unit_of_the_loss() -> None:
     np.testing.assert_allclose(share, noise.sigma * (rows["c"] / noise.at) ** -noise.power)
     assert seed_noise(rows.assign(run="one"), "loss") is None
     assert seed_noise(rows[rows["seed"] == 0], "loss") is None
+
+
+def test_runs_weigh_by_their_noise_and_a_large_run_scatters_less() -> None:
+    """A forecast's scatter is that of the largest runs where seeds tell it, not that of all."""
+    rng = np.random.default_rng(0)
+    c, shape = np.meshgrid(np.geomspace(1e10, 1e12, 6), np.array([0.5, 0.8, 1.25, 2.0]), indexing="ij")
+    c, shape = (np.repeat(values.ravel(), 2) for values in (c, shape))
+    n = np.sqrt(c / 120) * shape
+    d = c / (6 * n)
+    noise = 0.01 * (c / 1e11) ** -0.5
+    loss = (1.5 + 30 / n**0.4 + 60 / d**0.35) * np.exp(noise * rng.standard_normal(len(c)))
+    rows = pd.DataFrame({"run": [str(i) for i in range(len(c))], "n": n, "d": d, "c": c, "loss": loss})
+    runs = Runs("here", "here", rows.assign(seed=np.tile([0, 1], len(c) // 2)), "total", "matmul", own=True)
+    weighed, even = (fit(runs, ["chinchilla"], resamples=40, seed_noise=used) for used in (None, False))
+    assert weighed["noise"]["used"] and not even["noise"]["used"]
+    assert weighed["objective"]["delta"] == 1.345
+    assert weighed["noise"]["power"] == pytest.approx(0.5, abs=0.15)
+    found = [spread(content, 4e5, 4e6, 1e13).parts["scatter"] for content in (weighed, even)]
+    assert found[0] is not None and found[1] is not None
+    sigma = 1.645 * 0.01 * 10**-0.5  # half of 90% of a run of the largest budget
+    assert found[0] == pytest.approx(sigma, rel=0.4)
+    assert found[1] > 2 * found[0]
