@@ -68,10 +68,11 @@ def rows(folder: RunFolder) -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in lines]
 
 
-def test_an_array_of_twelve_runs_launched_twice_at_once(here: Path) -> None:
+@pytest.mark.parametrize("runs_per_job", [pytest.param(1, marks=pytest.mark.slow), 4])
+def test_an_array_of_twelve_runs_launched_twice_at_once(here: Path, runs_per_job: int) -> None:
     configs = [tiny(steps=12 + 2 * seed, seed=seed) for seed in range(12)]
     file = stored("twelve", *configs)
-    named = profile(here, runs_per_job=4, workers=1)
+    named = profile(here, runs_per_job=runs_per_job, workers=1)
     command = [SCALING, "launch", file, "--on", "slurm", "--profile", named, "--yes", "--json"]
     launchers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [json.loads(launcher.communicate(timeout=120)[0]) for launcher in launchers]
