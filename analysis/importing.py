@@ -24,7 +24,7 @@ import pandas as pd
 
 from analysis import tensorboard, wandb_files
 from analysis.columns import Reading, found_by_name, named
-from analysis.metrics import early_losses, last_values, read_logs
+from analysis.metrics import early_losses, last_values, read_logs, scalars
 from analysis.roles import ROLES, role
 from scaling.errors import UserError
 from scaling.files import whole, write_json
@@ -148,18 +148,8 @@ def _settings(log: Path, alone: bool) -> dict[str, Any]:
         except (OSError, ValueError) as error:
             raise UserError(f"{place} is damaged ({error}); mend or remove it.") from None
         if isinstance(stored, dict):
-            return _flat(stored)
+            return scalars(stored)
     return {}
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, str | bool | int | float):
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _beside(rows: pd.DataFrame, settings: pd.DataFrame) -> pd.DataFrame:

@@ -118,7 +118,7 @@ def _slow(text: bytes, path: Path, notes: list[str]) -> list[dict[str, Any]]:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError
-            rows.append(_scalars(row))
+            rows.append(scalars(row))
         except ValueError:
             notes.append(f"{path}: line {number} is unreadable; dropped")
     numbers = {key for row in rows for key, value in row.items() if isinstance(value, int | float)}
@@ -129,11 +129,12 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _scalars(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def scalars(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Words and numbers of a JSON object, nested names joined by dots; lists left out."""
     flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, dict):
-            flat |= _scalars(value, f"{prefix}{key}.")
+            flat |= scalars(value, f"{prefix}{key}.")
         elif isinstance(value, str | bool | int | float):
             flat[prefix + str(key)] = value
     return flat

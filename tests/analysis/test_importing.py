@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,13 @@ import pytest
 from fake_wandb import FakeWandb
 from typer.testing import CliRunner
 
-from analysis import wandb_files, wandb_source
+from analysis import wandb_files
 from analysis.columns import Reading
 from analysis.importing import gather, kind_of, map_path
 from analysis.metrics import read_logs
 from analysis.roles import plain
 from analysis.table import load
 from analysis.wandb_source import load_project, row_of
-from scaling import wandb_session
 from scaling.cli.main import app
 from scaling.errors import UserError
 
@@ -249,17 +247,6 @@ def test_two_losses_of_one_name_are_not_taken_for_each_other() -> None:
     assert named["loss"] == 2.5
     with pytest.raises(UserError, match=r"two values of one name in its summary \(val.loss"):
         row_of("a", "a", None, "finished", {}, {"val.loss": 2.0, "val": {"loss": 3.0}}, notes)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
-    wandb_session.abandon()
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(wandb_source, "_TIMEOUT_SECONDS", 3)
-    with FakeWandb() as fake:
-        monkeypatch.setenv("WANDB_BASE_URL", fake.url)
-        yield fake
-        wandb_session.abandon()
 
 
 def test_two_losses_in_a_project_make_one_question(server: FakeWandb) -> None:

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_wandb import FakeWandb
 
-from analysis import wandb_source
 from analysis.wandb_source import load_project
-from scaling import tracking, wandb_session
+from scaling import tracking
 from scaling.accounting import counts
 from scaling.config import DataConfig, ModelConfig, OptimizerConfig, Placement, RunConfig
 from scaling.errors import UserError
 from scaling.runs import RunFolder
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
-    wandb_session.abandon()
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr(wandb_source, "_TIMEOUT_SECONDS", 3)
-    with FakeWandb() as fake:
-        monkeypatch.setenv("WANDB_BASE_URL", fake.url)
-        yield fake
-        wandb_session.abandon()
 
 
 def test_one_row_per_run_over_several_pages(server: FakeWandb) -> None:
