@@ -104,9 +104,11 @@ def _runs(folder: Path, named: list[str]) -> list[str]:
     for name in named:
         matching = [run_id for run_id in known if run_id.startswith(name)]
         if len(matching) != 1:
-            what = "no run" if not matching else f"{len(matching)} runs"
-            raise UserError(
-                f"{what} of sweep {folder.name!r} start with {name!r}; `scaling status` lists them."
+            what = (
+                f"{len(matching)} runs of sweep {folder.name!r} start"
+                if matching
+                else (f"no run of sweep {folder.name!r} starts")
             )
+            raise UserError(f"{what} with {name!r}; `scaling status` lists them.")
         found += matching
     return found

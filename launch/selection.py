@@ -97,9 +97,12 @@ def _listed(folder: Path, numbers: dict[str, int], ask: bool) -> tuple[dict[str,
     found = claims.being_submitted(folder, known, numbers)
     if not ask:
         return found, ["runs submitted earlier are not looked up in a dry run"]
-    for _, cluster in clusters(folder):
-        cluster.check()
-        found |= cluster.poll()
+    for engine, cluster in clusters(folder):
+        try:
+            cluster.check()
+            found |= cluster.poll()
+        except UserError as error:
+            raise UserError(f"runs of {folder} went to {engine}, which cannot be asked: {error}") from None
     return found, []
 
 

@@ -231,15 +231,14 @@ def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
 
 def _call(command: list[str]) -> str:
     """What a Slurm program printed. Raises UserError with what it said when it failed."""
+    left = "; nothing more was submitted" if command[0] == "sbatch" else ""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not on PATH; launch from a machine of the Slurm cluster.") from None
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"{command[0]} did not answer in {SECONDS:.0f} s; nothing more was submitted."
-        ) from None
+        raise UserError(f"{command[0]} did not answer in {SECONDS:.0f} s{left}.") from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
-        raise UserError(f"{command[0]} failed ({said}); nothing more was submitted.")
+        raise UserError(f"{command[0]} failed ({said}){left}.")
     return done.stdout

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scaling.cli.output import JsonFlag, emit_rows
+from scaling.errors import UserError
 
 if TYPE_CHECKING:
     from launch.status import Reader, SweepStatus
@@ -59,6 +60,8 @@ def status(
     from launch.status import Reader
     from launch.status_view import choose
 
+    if watch and json_output:
+        raise UserError("--watch redraws a screen and --json prints one object; give one of them.")
     reader = Reader(sweep, runs)
     choose(reader.read(), only, match) if watch else None  # a wrong word is said at once
     if watch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -168,6 +169,22 @@ def test_a_launcher_that_died_before_submitting_blocks_nobody(
         folder, SWEEP.run_ids[0], dead.id
     )  # and were it to come back, it would train nothing
     assert claims.is_holder(folder, SWEEP.run_ids[0], made.id)
+
+
+def test_an_engine_that_holds_runs_and_cannot_be_asked_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever engine the launch is for: what the other one holds must not run twice."""
+    done = CliRunner().invoke(app, ["launch", "toys.json", "--on", "toy", "--yes"])
+    assert done.exit_code == 0
+
+    def gone(self: Toy) -> dict[str, Live]:
+        raise UserError("no toys today.")
+
+    monkeypatch.setattr(Toy, "poll", gone)
+    assert re.search(
+        "went to toy, which cannot be asked: no toys", refused("launch", "toys.json", "--on", "toy")
+    )
 
 
 def test_a_refusal_of_the_engine_leaves_the_runs_free(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,13 @@ def test_json_is_one_object_and_totals_are_of_the_whole_sweep(folder: Path) -> N
     assert said["runs"][0]["budget"] == 1e6
 
 
+def test_watching_and_one_object_of_json_are_not_asked_for_together(folder: Path) -> None:
+    Sweep("six", "?", {}, RUNS[:2]).write(folder / "sweep.json")
+    done = CliRunner().invoke(app, ["status", "six", "--watch", "--json"])
+    assert isinstance(done.exception, UserError) and "give one of them" in str(done.exception)
+    assert done.stdout == ""
+
+
 def test_watching_in_a_pipe_is_a_line_for_each_change_and_ends(folder: Path) -> None:
     Sweep("six", "?", {}, RUNS[:2]).write(folder / "sweep.json")
     done = CliRunner().invoke(app, ["status", "six", "--watch"], catch_exceptions=False)
