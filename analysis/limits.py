@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.amounts import human
+from scaling.amounts import human
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import Any
 
-from analysis.amounts import human
+from scaling.amounts import human
 
 WIDTH = 98
 _LABEL = 12

@@ -333,7 +333,14 @@ def _levels(cell: Cell, name: str) -> list[Level]:
 
 def _brackets(cell: Cell) -> dict[str, Bracket]:
     words = {"lr": "rate", "batch": "batch"}
-    return {name: bracket(_levels(cell, name), words[name]) for name in cell.swept}
+    return {name: bracket(_levels(cell, name), words[name], _least(cell, name)) for name in cell.swept}
+
+
+def _least(cell: Cell, name: str) -> float:
+    """The smallest value that can be run: of the batch a sequence, where the rows tell its tokens."""
+    if name == "lr" or "seq_len" not in cell.table:
+        return 0.0
+    return float(cell.table["seq_len"].max())
 
 
 def _finer(cell: Cell, name: str, interval: tuple[float, float] | None) -> Bracket:

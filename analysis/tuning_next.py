@@ -35,17 +35,20 @@ class Bracket:
     seeds: bool = False
 
 
-def bracket(levels: Sequence[Level], what: str = "rate") -> Bracket:
+def bracket(levels: Sequence[Level], what: str = "rate", least: float = 0.0) -> Bracket:
     """Whether the lowest loss has a higher one beside it on either side; if not, what to try.
 
-    `levels` ascending, at least one with a loss.
+    `levels` ascending, at least one with a loss; `least`: no smaller value can be run.
     """
     finite = [i for i, level in enumerate(levels) if level.loss is not None]
     best = min(finite, key=lambda i: (levels[i].loss, i))
     at = levels[best].at
     below, above = levels[:best], levels[best + 1 :]
     if not below:
-        return Bracket(best, f"the lowest loss is at the smallest {what} tried, {at:.3g}", (at / COARSE,))
+        reason = f"the lowest loss is at the smallest {what} tried, {at:.3g}"
+        if at <= least * 1.05:
+            return Bracket(best, f"{reason}, and none smaller can be run")
+        return Bracket(best, reason, (max(at / COARSE, least),))
     if not above:
         return Bracket(best, f"the lowest loss is at the largest {what} tried, {at:.3g}", (at * COARSE,))
     for beside, word in ((below[-1], "next lower"), (above[0], "next higher")):

@@ -1,7 +1,8 @@
 """Sweeps of hyperparameters as one table: a run a row, diverged ones among them.
 
 Columns: run, lr, batch (as given; tokens for our own runs), loss (nats per token, NaN where the run
-diverged), diverged, seed, and those of n, d, c (parameters, tokens, FLOPs) and of `--by` that there are.
+diverged), diverged, seed, those of n, d, c (parameters, tokens, FLOPs) and of `--by` that there are, and
+seq_len of our own.
 """
 
 from __future__ import annotations
@@ -154,6 +155,7 @@ def _own(path: Path, reading: Reading, by: Sequence[str]) -> SweepTable:
         if name in by or len(set(map(str, values))) > 1:
             table[name] = values
             group.append(name)
+    table["seq_len"] = [configs[str(run)].seq_len for run in table["run"]]
     if "model.n_layers" in group and "model.n_layers" not in by:
         group.remove("model.n_layers")  # depth moves with N
     return SweepTable(

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from launch.view import short
+from scaling.amounts import human
 
 COLUMNS = 100
 HEADER = ("N", "batch", "runs", "fits", "layout", "remat", "held", "step's", "seconds a step", "hours")
@@ -56,8 +56,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     held = row["bytes"]
     mesh = " ".join(f"{axis} {size}" for axis, size in row["mesh"].items() if size > 1)
     return (
-        short(row["n_total"]),
-        short(row["batch_size"] * row["seq_len"]),
+        human(row["n_total"]),
+        human(row["batch_size"] * row["seq_len"]),
         f"{len(row['runs'])}",
         "yes" if row["fits"] else "NO",
         mesh or "one to a chip",

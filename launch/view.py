@@ -18,6 +18,7 @@ from rich.text import Text
 
 from launch.executor import Event, Job
 from scaling.accounting import counts
+from scaling.amounts import human
 
 ORDER: tuple[str, ...] = ("stopping", "running", "waiting", "crashed", "failed", "diverged", "stopped")
 ORDER += ("done", "finished", "queued")
@@ -166,10 +167,10 @@ def _cells(row: Row) -> list[str]:
     return [
         row.job.run_id,
         row.job.label,
-        short(counts(config.model, config.seq_len).n["total"]),
-        short(config.tokens),
+        human(counts(config.model, config.seq_len).n["total"]),
+        human(config.tokens),
         f"{row.loss:.4f}" if row.loss is not None else "",
-        short(row.tokens_per_second) if row.tokens_per_second else "",
+        human(row.tokens_per_second) if row.tokens_per_second else "",
         duration(row.seconds_left) if row.seconds_left is not None else "",
     ]
 
@@ -206,14 +207,6 @@ def _remark(event: Event) -> str:
     where = f" (see {event.data['where']})" if "where" in event.data else ""
     then = ", going on in a fresh process" if event.kind == "crashed" else ""
     return f"{event.kind}: {event.data['error']}{then}{where}"
-
-
-def short(value: float) -> str:
-    """1234567 -> 1.23M."""
-    for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -23,7 +23,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
-from analysis.amounts import human as human  # style.human: how axes name sizes
+from scaling.amounts import human as human  # style.human: how axes name sizes
 from scaling.files import whole
 
 WIDTH = 6.8  # inches: the text width of a page

@@ -53,7 +53,7 @@ def branches(
 
 
 def _show(study: Study) -> None:
-    from launch.view import short
+    from scaling.amounts import human
 
     count = sum(bool(run.started_from) for run in study.runs)
     print(f"{study.source}: {len(study.runs)} runs, {count} of them branches")
@@ -68,7 +68,7 @@ def _show(study: Study) -> None:
             against += f", {line.interval[0]:+.2%} to {line.interval[1]:+.2%}"
         rate = f"{line.lr:.3g}{'*' if line.edge else ' '}"
         print(
-            f"{short(line.n):>7} {short(line.tokens):>7}  {line.schedule:<16} {rate:>8} {line.loss:>7.4f}  "
+            f"{human(line.n):>7} {human(line.tokens):>7}  {line.schedule:<16} {rate:>8} {line.loss:>7.4f}  "
             f"{against}"
         )
     if any(line.edge for line in study.lines):

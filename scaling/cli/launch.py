@@ -271,11 +271,11 @@ def _show_jobs(name: str, jobs: list[Job], estimate: Estimate, json_output: bool
         ]  # fmt: skip
         emit_json({"sweep": name, "runs": rows, "estimate": estimate.to_json()})
         return
-    from launch.view import short
+    from scaling.amounts import human
 
     left_out = {"done": "done, left out", "diverged": "diverged, left out"}
     for job, state in zip(jobs, statuses, strict=True):
-        size = f"{short(job.config.tokens):>6} tokens  {job.flops:.2e} FLOPs"
+        size = f"{human(job.config.tokens):>6} tokens  {job.flops:.2e} FLOPs"
         after = f", from step {job.first_step} of {job.trunk.run_id}" if job.trunk else ""
         print(f"{job.run_id}  {job.label:<24} {size}  {left_out.get(state, state)}{after}")
     todo = [job for job, state in zip(jobs, statuses, strict=True) if state not in left_out]

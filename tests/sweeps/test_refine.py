@@ -101,3 +101,18 @@ def test_the_command_writes_a_sweep_to_launch(tmp_path: Path, capsys: pytest.Cap
     assert f"rate {8 * base.optimizer.lr:.3g}" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"has no sweep\.json"):
         app(["refine", "nonesuch", "--runs", str(tmp_path)], standalone_mode=False)
+
+
+def test_a_batch_of_one_sequence_is_the_least_and_none_below_it_is_asked_for(tmp_path: Path) -> None:
+    bases = by_width(SETTING, [16], 2e5)
+    (base,) = bases.runs.values()
+    sweep = rates_by_batch("s", "?", bases, [b / base.batch_size for b in (1, 2, 8)], factors=(0.5, 1, 2))
+    for run in sweep.runs:
+        place = RunFolder(tmp_path / run.run_id)
+        place.create(run, Placement())
+        off = math.log(run.optimizer.lr / base.optimizer.lr / math.sqrt(run.batch_size / base.batch_size))
+        place.finish("done", {"loss": 2 + 0.03 * off**2 + 0.05 * math.log(run.batch_size), "loss_se": 1e-3})
+    sweep.write(tmp_path / "sweep.json")
+    wider, (step,) = refine(sweep, tmp_path)
+    assert wider == sweep and not step.runs
+    assert "smallest batch tried, 128, and none smaller can be run" in step.reason
