@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from launch.status import QUIET_SECONDS, STATES, RunStatus, SweepStatus
-from launch.view import STYLES, duration, short
+from launch.view import STYLES, duration
+from scaling.amounts import human
 from scaling.errors import UserError
 
 Line = tuple[str, str]  # text, and rich's style for it
@@ -45,7 +46,7 @@ def headline(found: SweepStatus) -> list[str]:
     lines = [f"{found.folder}: {said} of {len(found.runs)} runs; {100 * found.fraction:.0f}% of the FLOPs"]
     parts = []
     if sums.flops_per_second:
-        parts.append(f"{short(sums.tokens_per_second)} tokens/s, {sums.flops_per_second:.2e} FLOP/s now")
+        parts.append(f"{human(sums.tokens_per_second)} tokens/s, {sums.flops_per_second:.2e} FLOP/s now")
     if sums.device_hours:
         spent = (f"{_hours(hours)} {_unit(kind)}" for kind, hours in sorted(sums.device_hours.items()))
         parts.append("spent " + ", ".join(spent) + (f", ${sums.dollars:,.2f}" if sums.dollars else ""))
@@ -100,11 +101,11 @@ def _cells(run: RunStatus) -> list[str]:
     return [
         run.run_id,
         label,
-        short(run.n_total),
-        short(run.tokens),
-        short(run.tokens_planned),
+        human(run.n_total),
+        human(run.tokens),
+        human(run.tokens_planned),
         f"{run.loss:.4f}" if run.loss is not None else "",
-        short(run.tokens_per_second) if run.tokens_per_second else "",
+        human(run.tokens_per_second) if run.tokens_per_second else "",
         duration(run.seconds_left) if run.seconds_left is not None else "",
         _status(run),
     ]

@@ -9,7 +9,8 @@ import pytest
 
 from launch.executor import Event, Job
 from launch.jobs import make_job, start_order, sweep_jobs
-from launch.view import Progress, duration, short, watch
+from launch.view import Progress, duration, watch
+from scaling.amounts import human
 from scaling.config import DataConfig, ModelConfig, OptimizerConfig, Placement, RunConfig
 from scaling.runs import RunFolder
 from sweeps.sweep import Sweep
@@ -96,5 +97,5 @@ def test_one_of_each_shape_starts_before_the_second_of_any(tmp_path: Path) -> No
 
 
 def test_numbers_are_short() -> None:
-    assert [short(v) for v in (7, 1234, 5.6e6, 2.3e12)] == ["7", "1.23k", "5.6M", "2.3T"]
+    assert [human(v) for v in (7, 1234, 5.6e6, 999_936, 2.3e12)] == ["7", "1.23k", "5.6M", "1M", "2.3T"]
     assert [duration(v) for v in (0.4, 75, 7300)] == ["0 s", "1 min 15 s", "2 h 1 min"]
