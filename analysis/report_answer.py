@@ -176,8 +176,10 @@ def evidence(study: Study) -> Html:
         ("Sizes", _span(rows, "n") + f" parameters ({sizes})"),
         ("Training tokens", _span(rows, "d")),
         ("Counting", f"N {sizes}, C {compute}, D tokens seen; loss in nats per token"),
-        ("Objective", _objective(objective)),
+        ("Objective", _objective(objective, weighed="noise" in rows[0])),
     ]  # fmt: skip
+    if noise := fit.get("noise"):
+        pairs.append(("Noise of one run", _noise(noise)))
     if study.has_surface:
         law = fit["laws"]["chinchilla"]
         converged = "converged, certified" if law["certificate"]["converged"] else "NOT certified"
@@ -240,12 +242,26 @@ def _next_runs(following: Sequence[Candidate]) -> list[Html]:
     return [lead, h.table(head, rows, caption=caption, text=set())]
 
 
-def _objective(objective: dict[str, Any]) -> str:
+def _objective(objective: dict[str, Any], weighed: bool) -> str:
     delta = f" (δ = {objective['delta']:g})" if objective.get("delta") else ""
-    name = {"huber": "Huber", "l1": "absolute value", "ls": "square"}.get(
-        objective["name"], objective["name"]
+    name = {"huber": "Huber", "l1": "absolute value", "lsq": "square"}[objective["name"]]
+    residual = objective["residual"]
+    return f"sum over runs of {name}{delta} of " + (
+        f"({residual}) / noise of the run" if weighed else f"the residual in {residual}"
     )
-    return f"sum over runs of {name}{delta} of the residual in {objective['residual']}"
+
+
+def _noise(noise: dict[str, Any]) -> Html:
+    """What repetitions scatter by, at which compute and how it falls, and how many they are."""
+    low, high = (h.percent(end, signed=False) for end in noise["interval"])
+    fall = Html("")
+    if noise["at"] is not None:
+        fall = Html(f" at {h.scientific(noise['at'])} FLOPs, falling as C<sup>-{noise['power']:.2g}</sup>")
+    unused = "" if noise["used"] else "; the fit does not use it"
+    return Html(
+        f"{h.percent(noise['sigma'], signed=False)} of the loss (90%: {low} to {high}){fall}, from "
+        f"{noise['rows']} runs of {noise['settings']} settings that differ in their seed alone{unused}"
+    )
 
 
 def _span(rows: list[dict[str, Any]], name: str) -> str:

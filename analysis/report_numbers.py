@@ -14,7 +14,8 @@ from analysis.report_study import Answer, Study, budget_groups
 
 # Of a fit: what the page shows. Rows, resamples and the points of each approach have files of their own.
 _SHOWN = (
-    "rows_used", "conventions", "objective", "bootstrap", "laws", "approaches", "cost", "straight_line", "why"
+    "rows_used", "conventions", "objective", "noise", "bootstrap", "laws", "approaches", "cost",
+    "straight_line", "why",
 )  # fmt: skip
 
 

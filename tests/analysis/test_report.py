@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,30 @@ def test_without_forecast_the_budget_is_ten_times_the_largest(root: Path, fitted
     assert "No forecast is registered" in text and "ten times the largest budget fitted" in text
     best = compute_optimal(fitted, 10 * max(row["c"] for row in fitted["rows"]))
     assert human(best["n"]) in text
+
+
+def test_residuals_over_the_noise_of_each_run_are_said_to_be_so(root: Path, tmp_path: Path) -> None:
+    """Two seeds a cell: the fit weighs runs by what they scatter, and the page says by how much."""
+    folder, rng = tmp_path / "runs" / "seeds", np.random.default_rng(3)
+    for run in study.grid():
+        for seed in (0, 1):
+            study.write_run(folder, replace(run, seed=seed), rng.normal(0, 0.006), rows=5)
+    weighed = fit(load(str(folder)), resamples=60)
+    noise = weighed["noise"]
+    assert noise["used"] and noise["settings"] == 30
+    texts = [Page(_page(folder, fitted, [])).text for fitted in (weighed, {**weighed, "noise": None})]
+    for text in texts:
+        assert "of (log(law) - log(measured)) / noise of the run" in text
+    assert f"{100 * noise['sigma']:.2f}% of the loss" in texts[0] and "60 runs of 30 settings" in texts[0]
+    assert "Noise of one run" not in texts[1]
+    plain, _ = fit_for(root / "runs" / "quickstart", root / "fits")  # one seed a cell
+    text = Page(_page(root / "runs" / "quickstart", plain, [])).text
+    assert "of the residual in log(law) - log(measured)" in text and "noise of the run" not in text
+    squares = {"name": "lsq", "delta": None, "space": "raw", "residual": "law - measured"}
+    told = {**weighed, "objective": squares, "noise": {**noise, "used": False, "power": 0.3, "at": 5e10}}
+    text = Page(_page(folder, told, [])).text
+    assert "sum over runs of square of (law - measured) / noise" in text
+    assert "at 5×10 10 FLOPs, falling as C -0.3 , from" in text and "the fit does not use it" in text
 
 
 def test_too_few_runs_for_a_law(tmp_path: Path) -> None:
