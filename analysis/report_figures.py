@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from analysis.allocate import Demand, best
+from analysis.optimum import cost_of
 from analysis.plots import style, views
 from analysis.plots.forecast import Reach, Scene, Target, forecast_figure
 from analysis.plots.isoflop import isoflop_figure
 from analysis.plots.loss_curves import Curve, envelope, loss_curves_figure, read_curve
 from analysis.plots.optimum import optimum_figure
+from analysis.plots.regret import regret_figure
 from analysis.plots.surface import surface_figure
+from analysis.regret import plain, regret
 from analysis.report_study import Study
 from analysis.score import Forecast
+from analysis.surfaces import spread, surface_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ def draw_all(study: Study, folder: Path) -> tuple[list[Figure], list[str]]:
         figures += _forecast(study, frontier, folder)
         figures += _isoflop(study, folder)
         figures += _optimum(study, frontier, folder)
+        figures += _regret(study, folder)
         figures += _surface(study, frontier, folder)
     figures += _loss_curves(study, curves, folder)
     return figures, notes
@@ -138,6 +145,34 @@ def _optimum(study: Study, frontier: views.Frontier | None, folder: Path) -> lis
     ]
 
 
+def _regret(study: Study, folder: Path) -> list[Figure]:
+    """About the answer's budget, counted in FLOPs alone."""
+    if study.fit is None or study.budget is None or not study.has_surface:
+        return []
+    laws, demand = surface_of(study.fit, "chinchilla"), Demand(cost_of(study.fit))
+    plan = best(laws.best, demand, study.budget)
+    sizes = spread(best(laws.draws, demand, study.budget).n)
+    paths = regret_figure(laws, demand, plan, folder / "regret", interval=sizes, svg=True)
+    half, double = plain(regret(laws, demand, plan, (0.5, 2.0)), plan)
+    return [
+        Figure(
+            "What another size costs",
+            paths,
+            "Loss above the best at equal compute, and compute on top at equal loss, against model size over "
+            "the best, with 90% bands.",
+            f"At the budget of the answer, {style.power(float(f'{study.budget:.3g}'))} FLOPs. Half the best "
+            f"size {_cost(half)}; twice the best {_cost(double)}. Each resampled law is held against its own "
+            "best size, so the band at N* is what not knowing N* costs.",
+        )
+    ]
+
+
+def _cost(row: dict[str, Any]) -> str:
+    dearer = row["extra_cost"]
+    more = "never reaches" if dearer is None else f"takes {100 * dearer:.0f}% more compute for"
+    return f"loses {row['loss']:.2g} nats/token at equal compute, or {more} the same loss"
+
+
 def _surface(study: Study, frontier: views.Frontier | None, folder: Path) -> list[Figure]:
     if frontier is None or study.fit is None:
         return []
@@ -153,8 +188,9 @@ def _surface(study: Study, frontier: views.Frontier | None, folder: Path) -> lis
             "Fitted surface",
             paths,
             "Contours of the fitted loss over parameters and tokens, the runs on it, and their residuals.",
-            "Left: the law's loss over size and tokens; runs measured above it are orange, below it blue, "
-            "and neighbours of one colour would be a shape that the law misses. Right: the residuals, "
+            "Left: the law's loss over size and tokens; measured above it is orange and points up, below it "
+            "blue and down (runs of one size and length by their mean); neighbours of one colour would be a "
+            "shape that the law misses. Right: the residual of every run, "
             f"{100 * rms:.2f}% rms (shaded).",
         )
     ]
@@ -196,7 +232,7 @@ def _forecast_alt(forecast: Forecast | None) -> str:
 
 
 def _forecast_caption(forecast: Forecast | None, law: Reach | None) -> str:
-    parts = ["The best loss at each compute (black) and what carries it on"]
+    parts = ["The best loss at each compute (large dots) and what carries it on"]
     parts.append(
         ": the law, whose band holds 90% of what one new run should measure, and a straight line (90% of its "
         "resamples)." if law else ": a straight line through it with 90% of its resamples."

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from analysis.answer import Solved
+from analysis.allocate import Demand, Plan
 from analysis.law import Array
 from analysis.plots import style
 from analysis.regret import Regret, regret
+from analysis.surfaces import Surface
 
 MULTIPLES = np.geomspace(0.1, 10, 81)
 _TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _MOST = 2.0  # the share on top of the cost at which the right panel ends
 
 
-def regret_figure(solved: Solved, found: dict[str, Any], stem: Path, svg: bool = False) -> list[Path]:
+def regret_figure(
+    surface: Surface,
+    demand: Demand,
+    plan: Plan,
+    stem: Path,
+    *,
+    interval: Sequence[float | None] | None = None,
+    svg: bool = False,
+) -> list[Path]:
     """Two panels over N / N*: nats per token lost for the same money, and the share of the money on top that
-    the lowest loss takes. `found`: the answer, for its title and the interval of N*.
+    the lowest loss takes. `interval`: the 90% of N*, parameters.
 
     Lines by the fit, bands the 90% of its resamples, each against its own best size; the bar at the bottom is
     the interval of N*. Writes stem.png, .pdf, .csv (n_over_optimum, n_params, loss_regret and extra_cost
     with their ends).
     """
-    drawn = regret(solved.surface, solved.demand, solved.plan, MULTIPLES)
-    optimum = found["optimum"]
+    drawn, n = regret(surface, demand, plan, MULTIPLES), float(plan.n[0])
     with style.styled():
         drawing = style.figure(3.1)
         left, right = drawing.subplots(1, 2)
@@ -36,19 +45,16 @@ def regret_figure(solved: Solved, found: dict[str, Any], stem: Path, svg: bool =
         left.set_ylabel("loss above the best, nats/token")
         right.set_ylabel("cost on top for the same loss")
         for axes, top in zip((left, right), tops, strict=True):
-            _frame(axes, top, optimum)
-        right.set_yticks(
-            np.arange(0, _MOST + 0.01, 0.5), [f"+{100 * x:.0f}%" for x in np.arange(0, 2.1, 0.5)]
-        )
-        n_count = style.count_name(found["conventions"]["n"])
-        drawing.supxlabel(
-            f"parameters N over the best N* = {style.human(optimum['n'])} ({n_count})", fontsize=9
-        )
+            _frame(axes, top, n, interval)
+        shares = np.arange(0, _MOST + 0.01, 0.5)
+        right.set_yticks(shares, [f"+{100 * x:.0f}%" if x else "0%" for x in shares])
+        n_count = style.count_name(surface.n_count)
+        drawing.supxlabel(f"parameters N over the best N* = {style.human(n)} ({n_count})", fontsize=9)
         left.set_title("at equal cost")
         right.set_title("at equal loss")
         handles, names = left.get_legend_handles_labels()
         drawing.legend(handles, names, loc="outside upper left", ncols=3, columnspacing=1.4)
-        return style.save(drawing, stem, _numbers(drawn, optimum["n"]), svg)
+        return style.save(drawing, stem, _numbers(drawn, n), svg)
 
 
 def _panel(axes: Axes, multiple_M: Array, line_M: Array, draws_RM: Array) -> float:
@@ -64,16 +70,15 @@ def _panel(axes: Axes, multiple_M: Array, line_M: Array, draws_RM: Array) -> flo
     return float(shown.max()) * 1.25
 
 
-def _frame(axes: Axes, top: float, optimum: dict[str, Any]) -> None:
+def _frame(axes: Axes, top: float, n: float, interval: Sequence[float | None] | None) -> None:
     axes.set_xscale("log")
     axes.set_xlim(MULTIPLES[0], MULTIPLES[-1])
     axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
     axes.minorticks_off()
     axes.set_ylim(-0.04 * top, top)
     axes.axvline(1, color=style.GREY, lw=0.9, ls=":")
-    interval = optimum["n_interval"]
     if interval is not None:
-        low, high = interval[0] / optimum["n"], (interval[1] or np.inf) / optimum["n"]
+        low, high = (interval[0] or 0.0) / n, (interval[1] or np.inf) / n
         axes.plot(
             [max(low, MULTIPLES[0]), min(high, MULTIPLES[-1])],
             [-0.015 * top] * 2,

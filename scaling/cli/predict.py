@@ -219,7 +219,11 @@ def _answer(
         from analysis.plots.regret import regret_figure
 
         solved = solve(content, question, law)
-        found["figures"] = [str(path) for path in regret_figure(solved, found, figure.with_suffix(""))]
+        drawn = regret_figure(
+            solved.surface, solved.demand, solved.plan, figure.with_suffix(""),
+            interval=found["optimum"]["n_interval"],
+        )  # fmt: skip
+        found["figures"] = [str(path) for path in drawn]
         files += found["figures"]
     if not json_output:
         from analysis.predict_text import answer_lines

@@ -291,7 +291,9 @@ def test_laws_of_a_sweep_set_the_rate_and_the_batch(own):
 def test_the_figure_of_regret(foreign, tmp_path):
     question = Question(terms=H100, flops=1e22)
     solved, found = solve(foreign, question), asked(foreign, flops=1e22)
-    paths = regret_figure(solved, found, tmp_path / "regret")
+    interval = found["optimum"]["n_interval"]
+    parts = (solved.surface, solved.demand, solved.plan)
+    paths = regret_figure(*parts, tmp_path / "regret", interval=interval)
     assert [path.suffix for path in paths] == [".png", ".pdf", ".csv"] and paths[0].stat().st_size > 10_000
     drawn = pd.read_csv(paths[2])
     law, best = foreign["laws"]["chinchilla"]["parameters"], found["optimum"]

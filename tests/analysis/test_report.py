@@ -31,7 +31,7 @@ from scaling.errors import UserError
 from scaling.files import write_json
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
-FIGURES = ("forecast", "isoflop", "optimum", "surface", "loss_curves")
+FIGURES = ("forecast", "isoflop", "optimum", "regret", "surface", "loss_curves")
 
 
 class Page(HTMLParser):

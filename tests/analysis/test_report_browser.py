@@ -30,6 +30,7 @@ PROBE = """<script>addEventListener("load", () => {
     fetched: performance.getEntriesByType("resource").map(r => r.name).filter(n => !n.startsWith("data:")),
     page: document.documentElement.scrollWidth,
     window: document.documentElement.clientWidth,
+    plate: getComputedStyle(document.querySelector(".plate")).filter,
     text: document.body.innerText.length,
   }) + "END";
 })</script>"""
@@ -53,11 +54,24 @@ def test_layout(width: int, page: Path) -> None:
     assert found["fetched"] == []
     assert found["text"] > 1000
     assert found["page"] <= found["window"] == width
+    assert found["plate"] == "none"
 
 
-def _probe(page: Path, width: int) -> dict[str, Any]:
+def test_figures_are_dark_on_a_dark_screen(page: Path) -> None:
+    assert "invert" in _probe(page, 1280, "--blink-settings=preferredColorScheme=0")["plate"]
+
+
+def _probe(page: Path, width: int, *options: str) -> dict[str, Any]:
     assert BROWSER
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom"]
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--dump-dom",
+        *options,
+    ]
     command += [f"--window-size={width},900", f"--user-data-dir={page.parent / f'profile-{width}'}"]
     # The page's clock runs ahead of the wall's, so that a slow machine changes nothing.
     command += ["--virtual-time-budget=10000", page.as_uri()]
