@@ -189,7 +189,11 @@ def _ratios(axes: Axes, growths: list[Growth], largest: float) -> None:
         if each.noise_free is not None and each.name != "isoflop_surface":
             axes.plot(each.c, each.noise_free / base, color=look["color"], ls=":", lw=1.1)
         heights.append(np.clip(each.n / base, 0.4, 2.5))
-    axes.axvline(largest, color=style.GREY, lw=0.8, ls=(0, (1, 2)))
+    axes.axvline(largest, color=style.GREY, lw=0.8)
+    axes.text(
+        largest * 1.1, 0.02, "beyond the runs", transform=axes.get_xaxis_transform(), color=style.GREY,
+        fontsize=7.5,
+    )  # fmt: skip
     style.log_axis(axes.xaxis, *style.padded(growths[0].c, 1.4), "flops", 4)
     style.log_axis(axes.yaxis, *style.padded(np.concatenate(heights), 1.06), "ratio", 5)
     axes.set_xlabel("training compute C, FLOPs")

@@ -141,7 +141,7 @@ def _cloud(drawing: Figure, axes: Axes, fit: dict[str, Any], rows: pd.DataFrame)
     style.log_axis(axes.xaxis, low, high, "flops", 6)
     style.log_axis(axes.yaxis, *style.loss_limits([*rows["loss"], *frontier.loss]), "loss")
     axes.set_xlabel(_name(fit, "c"))
-    axes.legend(loc="upper right")
+    drawing.legend(*axes.get_legend_handles_labels(), loc="outside upper left")
     style.colour_bar(drawing, axes, norm, cmap, "params", _name(fit, "n"))
     lower, upper = frontier.loss_band
     sizes = {"n_params": frontier.n, "d_tokens": frontier.d}

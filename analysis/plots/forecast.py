@@ -115,15 +115,12 @@ def _draw_target(axes: Axes, target: Target) -> None:
 
 
 def _zoom(main: Axes, zoom: Axes, scene: Scene, target: Target) -> None:
-    """The target alone, the registered straight line a little to the right of it, framed in `main`."""
+    """The target alone, with the registered straight line's loss (diamond), framed in `main`."""
     _draw(zoom, scene)
     seen = scene.at_target
     if target.straight is not None:
-        seen = [*seen, target.straight]
-        beside = target.c * 1.06
-        if target.straight_interval:
-            zoom.plot([beside] * 2, target.straight_interval, color=style.GREEN, lw=1.8, zorder=4)
-        zoom.plot(beside, target.straight, "D", ms=5.5, color=style.GREEN, mec="white", mew=0.7, zorder=5)
+        seen = [*seen, target.straight]  # its interval is the line's band
+        zoom.plot(target.c, target.straight, "D", ms=5.5, color=style.GREEN, mec="white", mew=0.7, zorder=6)
     y_low, y_high = style.loss_limits(seen, 0.15)
     x_low, x_high = target.c / 1.45, target.c * 1.45
     style.log_axis(zoom.xaxis, x_low, x_high, "flops", 3)

@@ -27,7 +27,8 @@ def surface_figure(
 ) -> list[Path]:
     """`rows`: run, n, d, c, loss, predicted. `loss_at(n, d)` in nats/token; `frontier`: the optimum along C.
 
-    Left: contours of the law, isoFLOP lines, the frontier, runs coloured by the sign of their residual.
+    Left: contours of the law, isoFLOP lines, the frontier, runs by the sign of their residual (of the mean
+    where several share N and D).
     Right: residual in percent against measured loss. Writes stem.png, .pdf, .csv (the rows and residuals).
     """
     residual = 100 * (np.log(rows["loss"].to_numpy(float)) - np.log(rows["predicted"].to_numpy(float)))
@@ -35,8 +36,7 @@ def surface_figure(
         drawing = style.figure(3.7)
         left, right = drawing.subplots(1, 2, width_ratios=(1.55, 1), gridspec_kw={"wspace": 0.04})
         _contours(left, rows, loss_at, frontier)
-        colours = np.where(residual > 0, ABOVE, BELOW)
-        left.scatter(rows["n"], rows["d"], s=22, c=colours, edgecolors="white", linewidths=0.6, zorder=4)
+        _runs(left, rows, residual)
         left.set_xlabel(f"parameters N ({style.count_name(n_name)})")
         left.set_ylabel("training tokens D")
         left.set_title("L(N, D), nats/token")
@@ -68,6 +68,16 @@ def residuals(axes: Axes, loss: np.ndarray, residual: np.ndarray) -> None:
     axes.set_xlabel("measured loss, nats/token")
     axes.set_ylabel("residual, % of loss")
     axes.set_title(f"residuals, rms {rms:.2f}%")
+
+
+def _runs(axes: Axes, rows: pd.DataFrame, residual: np.ndarray) -> None:
+    """One mark for each N and D: of repeated seeds the last would hide the others."""
+    places = rows.assign(residual=residual).groupby(["n", "d"], as_index=False)["residual"].mean()
+    for mark, colour, part in (
+        ("^", ABOVE, places[places["residual"] > 0]),
+        ("v", BELOW, places[places["residual"] <= 0]),
+    ):
+        axes.plot(part["n"], part["d"], mark, ms=6, color=colour, mec="white", mew=0.6, zorder=4)
 
 
 def _contours(

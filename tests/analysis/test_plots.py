@@ -202,6 +202,22 @@ def test_fit_figure_of_budgets_grid_and_cloud(exact: dict[str, Any], tmp_path: P
         assert table.loc[table["series"] == "run", "residual_percent"].abs().max() < 1e-2
 
 
+def test_repeated_seeds_do_not_hide_each_other_on_the_surface(exact: dict[str, Any], tmp_path: Path) -> None:
+    """Runs of one N and D are one mark among the contours, and each its own among the residuals."""
+    rows = views.rows_of(exact)
+    frontier = views.frontier_of(exact, 6e9, 2.2e11)
+    line = views.lines_of(exact, frontier, frontier.c)[0] if frontier else pytest.fail("no surface")
+    marks = []
+    for copies in (1, 2):
+        several = pd.concat([rows.assign(loss=rows["loss"] * 1.01**seed) for seed in range(copies)])
+        stem = tmp_path / f"surface{copies}"
+        paths = surface_figure(several, lambda n, d: views.loss_at(exact, n, d), line, stem, svg=True)
+        contours = paths[2].read_text().split('id="axes_1"')[1].split('id="axes_2"')[0]
+        marks.append(contours.count("<use "))
+        assert len(pd.read_csv(paths[3])) == copies * len(rows)
+    assert marks[0] == marks[1] > len(rows)
+
+
 def test_fit_figure_without_a_surface_draws_the_power_law(tmp_path: Path) -> None:
     fitted = _table([{"n": n, "d": 1e9, "loss": (8.8e13 / n) ** 0.076} for n in (1e6, 1e7, 1e8, 1e9)])
     assert "chinchilla" not in fitted["laws"]
