@@ -116,10 +116,13 @@ def mix(
 @data_app.command()
 def hierarchy(
     out: Annotated[Path, typer.Option(help="Folder to write; one prepared before is replaced.")],
-    tokens: Annotated[float, typer.Option(help="Training tokens, at least.")] = 4e6,
+    tokens: Annotated[float, typer.Option(help="Training tokens, at least.")] = 6.5e6,
     symbols: Annotated[int, typer.Option(help="Symbols of every level.")] = 16,
-    rules: Annotated[int, typer.Option(help="Productions of every symbol.")] = 3,
+    rules: Annotated[int, typer.Option(help="Productions of every symbol.")] = 16,
     levels: Annotated[int, typer.Option(help="Levels; a sample has 2^levels letters.")] = 2,
+    zipf: Annotated[
+        float, typer.Option(help="The k-th production is drawn as k^-zipf; 0: all evenly, learnt in steps.")
+    ] = 3.0,
     seed: Annotated[int, typer.Option(help="Seed of productions and samples.")] = 0,
     json: JsonFlag = False,
 ) -> None:
@@ -133,7 +136,7 @@ def hierarchy(
     """
     from scaling.data.hierarchy import Hierarchy, write_hierarchy
 
-    source = Hierarchy(symbols, rules, levels, seed)
+    source = Hierarchy(symbols, rules, levels, seed, zipf)
     found = _describe(write_hierarchy(source, out, tokens).path)
     _print(found | {"entropy": source.entropy, "sample_tokens": source.sample_tokens}, json)
 
