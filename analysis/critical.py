@@ -14,8 +14,8 @@ Laws by least squares of logs, with intervals by drawing the batches of every si
     B_crit(L) = B L^(-1/w)     where one size has several targets (Kaplan et al. 2020, eq. 1.4: w .21)
 
 Result (strict JSON): kind "critical-batch", source, level, reference, excess, cells [{label, n, target,
-batches, s_min, e_min, b_crit, b_star, *_interval, refused}], laws [{formula, output, constants, intervals}].
-Batches are in the unit given.
+batches, points, s_min, e_min, b_crit, b_star, *_interval, refused}], laws [{formula, output, constants,
+intervals}], unit ("tokens" of our own runs, "as given").
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def critical_batches(
     per_million: bool = False,
     resamples: int = 400,
     seed: int = 0,
+    unit: str = "as given",
 ) -> dict[str, Any]:
-    """`table`: columns batch, steps and, where there are several, n (parameters) and target (a loss).
+    """`table`: columns batch (in `unit`), steps and, where there are several, n (parameters) and target.
 
     Raises UserError when no size has three batches.
     """
@@ -108,6 +109,7 @@ def critical_batches(
         "level": LEVEL,
         "reference": definition.reference,
         "excess": definition.excess,
+        "unit": unit,
         "cells": cells,
         "laws": _laws(cells, traded, definition, per_million),
     }

@@ -146,6 +146,9 @@ def critical_batch(
         bool, typer.Option("--per-million", help="Print the law in N / 1e6, as Zhang et al. do.")
     ] = False,
     bootstrap: Annotated[int, typer.Option(help="Resamples behind the intervals.")] = 400,
+    out: Annotated[Path, typer.Option(help="Folder for the figure and its numbers.")] = Path(
+        "reports/critical-batch"
+    ),
     json_output: JsonFlag = False,
 ) -> None:
     """Find the critical batch of every size from the steps that several batches took to a target loss.
@@ -163,24 +166,30 @@ def critical_batch(
     if bootstrap < 20:
         raise UserError(f"--bootstrap is {bootstrap}; give at least 20 resamples.")
     from analysis.critical import Definition, critical_batches, read_steps
+    from analysis.plots.critical import critical_figure
     from analysis.show import console
     from analysis.tuning_show import critical_text
 
     notes: list[str] = []
+    unit = "as given"
     if Path(source).is_dir():
         from analysis.steps import steps_of_runs
 
+        unit = "tokens"
         table, notes = steps_of_runs(source, _losses(loss))
     elif loss:
         raise UserError("--loss goes with a folder of runs; name the table's column of targets by --target.")
     else:
         table = read_steps(source, {"batch": batch, "steps": steps, "n": n, "target": target})
-    content = critical_batches(table, source, Definition(reference, excess), per_million, bootstrap)
+    definition = Definition(reference, excess)
+    content = critical_batches(table, source, definition, per_million, bootstrap, unit=unit)
     content["notes"] = notes
+    files = critical_figure(content, out / Path(source).stem)
     if json_output:
-        emit_json(content)
+        emit_json(content | {"files": [str(path) for path in files]})
         return
     console().print(critical_text(content), width=100)
+    print(f"figure   {files[0]}")
     for line in notes:
         note(line)
 

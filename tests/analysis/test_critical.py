@@ -11,6 +11,7 @@ from published_folder import published
 from typer.testing import CliRunner
 
 from analysis.critical import Definition, critical_batches, read_steps
+from analysis.plots.critical import critical_figure
 from scaling.cli.main import app
 from scaling.errors import UserError
 
@@ -41,9 +42,14 @@ def test_the_published_table_gives_the_published_law(tmp_path):
     done = RUN.invoke(
         app,
         ["critical-batch", str(path), "--batch", "batch_seqs", "--steps", "steps_to_target", "--n", "model",
-         "--reference", "256", "--per-million", "--json"],
+         "--reference", "256", "--per-million", "--json", "--out", str(tmp_path)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    drawn = pd.read_csv(tmp_path / "cbs_steps_to_target.csv")
+    stars = drawn[drawn["series"] == "b_star"]
+    assert (stars["low"] < stars["value"]).all() and (stars["value"] < stars["high"]).all()
+    assert len(stars) == 5 and (drawn["series"].str.startswith("steps, N").sum()) == 45
+    assert (tmp_path / "cbs_steps_to_target.png").stat().st_size > 20_000
     (law,) = json.loads(done.stdout)["laws"]
     assert f"{law['constants']['k']:.2f} {law['constants']['v']:.3f}" == "93.20 0.468"
     low, high = law["intervals"]["v"]
@@ -83,3 +89,11 @@ def test_sizes_may_be_written_with_a_suffix_and_bad_values_are_named(tmp_path):
     path.write_text("model,batch,steps\n85M,64,100\n1.2B,64,50\n")
     table = read_steps(str(path), {"batch": None, "steps": None, "n": "model", "target": None})
     assert table["n"].tolist() == [85e6, 1.2e9]
+
+
+def test_one_size_without_a_law_is_drawn_alone(tmp_path):
+    content = critical_batches(pd.DataFrame({"batch": BATCHES, "steps": steps(500, 2e5)}), "t", unit="tokens")
+    assert content["laws"] == [] and content["unit"] == "tokens"
+    critical_figure(content, tmp_path / "one")
+    drawn = pd.read_csv(tmp_path / "one.csv")
+    assert drawn["series"].unique().tolist() == ["steps, all rows"] and len(drawn) == len(BATCHES)

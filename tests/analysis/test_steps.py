@@ -53,7 +53,9 @@ def test_the_smoothed_loss_stands_where_it_is_said_to() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_the_batch_where_steps_and_tokens_trade_is_found_again(tmp_path: Path, noise: float) -> None:
     study(tmp_path, noise=noise)
-    done = CliRunner().invoke(app, ["critical-batch", str(tmp_path), "--loss", "3", "--json"])
+    done = CliRunner().invoke(
+        app, ["critical-batch", str(tmp_path), "--loss", "3", "--json", "--out", str(tmp_path / "out")]
+    )
     assert done.exit_code == 0, done.output
     content = json.loads(done.stdout)
     (cell,) = content["cells"]
