@@ -11,6 +11,7 @@ of their rank (Cagnetta et al. 2025, arXiv:2505.07067), so that losses fall smoo
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -48,17 +49,30 @@ def sweep(seed: int = 0, data: str | Path | None = None) -> Sweep:
 
 
 def compare(folder: str) -> int:
-    """Print the fitted E, its 90% interval and the true rate; 0 where both bars are met."""
+    """Print the fitted E, its 90% interval and the true rate, and draw them; 0 where both bars are met."""
     from analysis.fit import fit
+    from analysis.plots.truth import truth_figure
     from analysis.table import load
 
-    law = fit(load(folder), ["chinchilla"])["laws"]["chinchilla"]
+    runs = load(folder)
+    law = fit(runs, ["chinchilla"])["laws"]["chinchilla"]
     fitted, (low, high) = law["parameters"]["E"], law["intervals"]["E"]
     error = fitted - SOURCE.entropy
+    width = math.inf if low is None or high is None else high - low
     print(f"true entropy rate  {SOURCE.entropy:.4f} nats per token")
-    print(f"fitted E           {fitted:.4f}, 90% {low:.4f} to {high:.4f}, of {len(law['rows_used'])} runs")
-    print(f"error              {error:+.4f} (bar {BAR}), width {high - low:.4f} (bar {WIDTH_BAR})")
-    return 0 if abs(error) <= BAR and high - low <= WIDTH_BAR else 1
+    print(
+        f"fitted E           {fitted:.4f}, 90% {_end(low)} to {_end(high)}, of {len(law['rows_used'])} runs"
+    )
+    print(f"error              {error:+.4f} (bar {BAR}), width {width:.4f} (bar {WIDTH_BAR})")
+    stem = Path("reports/known_entropy") / Path(folder).name
+    points = runs.table[["d", "loss"]].assign(n=runs.n(law["n_count"])[0])
+    files = truth_figure(points, law["parameters"], (low, high), SOURCE.entropy, stem)
+    print(f"figure             {files[0]}")
+    return 0 if abs(error) <= BAR and width <= WIDTH_BAR else 1
+
+
+def _end(value: float | None) -> str:
+    return "open" if value is None else f"{value:.4f}"
 
 
 if __name__ == "__main__":
