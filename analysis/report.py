@@ -5,7 +5,8 @@
     reports/<name>/runs.csv        every run with every count
     reports/<name>/numbers.csv     the numbers of the answer, verdict, next runs and other tables, unrounded
 
-What is missing (too few runs for a law, no forecast yet) is said on the page and is no error.
+Of a table there is its fit alone: no run folders, no loss curves, no forecast to keep. What is missing (too
+few runs for a law, no forecast yet) is said on the page and is no error.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from analysis.report_figures import Figure, draw_all
 from analysis.report_html import page
 from analysis.report_next import Candidate, candidates
 from analysis.report_numbers import numbers
-from analysis.report_study import Answer, Study, answers, read_study
+from analysis.report_study import Answer, Study, answers, of_table, read_study
 from analysis.score import Forecast, load_forecasts
 from scaling.errors import UserError
 from scaling.files import whole, write_whole
@@ -30,20 +31,23 @@ FIGURES = "figures"
 
 
 def build(
-    sweep_folder: str | Path,
+    sweep_folder: str | Path | None,
     fit: dict[str, Any] | None,
     forecasts: Sequence[Forecast] = (),
     out_dir: str | Path | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the report of a folder of runs; returns the path of its index.html.
+    """Write the report of a folder of runs, or (None) of a fit's table; returns the path of its index.html.
 
     `fit`: a fit file's content, or None (then `notes` should say why). `forecasts`: all kept ones of this
     study. `out_dir`: by default reports/<name of the folder>. Raises UserError where there are no runs.
     """
-    folder = Path(sweep_folder)
-    study = read_study(folder, fit, forecasts, notes)
-    out = Path(out_dir) if out_dir is not None else Path("reports") / folder.resolve().name
+    if sweep_folder is not None:
+        study = read_study(Path(sweep_folder), fit, forecasts, notes)
+    else:
+        assert fit is not None
+        study = of_table(fit)
+    out = Path(out_dir) if out_dir is not None else Path("reports") / study.stem
     figures, dropped = draw_all(study, out / FIGURES)
     study.notes.extend(dropped)
     with whole(out / "runs.csv") as temporary:
@@ -97,14 +101,21 @@ def _budgets(study: Study) -> list[float]:
     return sorted({*decades, study.budget})
 
 
-def find_folder(name: str, runs: str | Path = "runs") -> Path:
-    """The folder of a launched sweep by name, or a folder of runs by path.
+def find_folder(name: str, runs: str | Path = "runs", fits: str | Path = "fits") -> Path:
+    """The folder of a launched sweep by name, a folder of runs by path, or else a fit file by name or path.
 
-    Raises UserError when there is neither.
+    Raises UserError when there is none of them.
     """
     for path in (Path(name), Path(runs) / name):
         if path.is_dir() and any(path.glob("*/config.json")):
             return path
+    for path in (Path(name), Path(fits) / f"{name}.json"):
+        if path.is_file() and path.suffix == ".json":
+            return path
+    if Path(name).is_file():
+        fit = Path(fits) / f"{Path(name).stem}.json"
+        hint = f"`scaling report {fit.stem}`" if fit.is_file() else f"`scaling fit {name}` first"
+        raise UserError(f"{name} is a table, and a report is of its fit: {hint}.")
     known = sorted({p.parent.parent.name for p in Path(runs).glob("*/*/config.json")})
     if Path(name).is_dir() or (Path(runs) / name).is_dir():
         raise UserError(f"{name} has no run folders; `scaling launch` makes them.")
@@ -113,7 +124,7 @@ def find_folder(name: str, runs: str | Path = "runs") -> Path:
         if known
         else f"{runs} holds no launched sweep: `scaling launch` first"
     )
-    raise UserError(f"{name!r} is neither a launched sweep nor a folder of runs; {hint}.")
+    raise UserError(f"{name!r} is neither a launched sweep, a folder of runs nor a fit; {hint}.")
 
 
 def fit_for(folder: Path, fits: str | Path = "fits") -> tuple[dict[str, Any] | None, list[str]]:

@@ -21,7 +21,7 @@ def opening(study: Study, answer: Answer | None) -> Html:
     parts = [h.Html(f"<h1>{h.esc(study.name)}</h1>"), h.p(question, kind="question")]
     parts.append(_contents(study))
     parts.append(_answer(study, answer))
-    parts.append(_verdict(study.headline))
+    parts.append(_verdict(study))
     if study.headline is not None:
         parts.append(_scores(study.headline))
     return Html("<header>\n" + "\n".join(parts) + "\n</header>")
@@ -33,6 +33,8 @@ def _contents(study: Study) -> Html:
         (name, name.capitalize()) for name in ("figures", "budgets", "laws", "runs", "forecasts", "reproduce")
     ]
     missing = set() if study.fit else {"evidence", "budgets", "laws"}
+    if study.folder is None:
+        missing.add("forecasts")
     if not study.has_surface:
         missing |= {"budgets", "sharpen"}
     items = "".join(f'<a href="#{name}">{text}</a>' for name, text in links if name not in missing)
@@ -54,9 +56,9 @@ def _answer(study: Study, answer: Answer | None) -> Html:
     ]
     which = "the target's budget" if study.headline else "ten times the largest budget fitted"
     assert study.fit is not None
-    count = study.fit["conventions"]["c"]
+    count = count_name(study.fit["conventions"]["c"])
     lead = h.p("Compute-optimal at ", h.strong(Html(f"{h.scientific(answer.flops)} FLOPs")),
-               f" ({count} count; {which}), by the fitted law:")  # fmt: skip
+               f" (C {count}; {which}), by the fitted law:")  # fmt: skip
     return Html(f"{lead}\n{h.cards(boxes)}")
 
 
@@ -78,11 +80,14 @@ def interval_text(interval: Sequence[float] | None, write: Any) -> str:
     return f"90%: {write(interval[0])} to {write(interval[1])}" if interval else "90%: open"
 
 
-def _verdict(forecast: Forecast | None) -> Html:
+def _verdict(study: Study) -> Html:
+    forecast = study.headline
     if forecast is None:
+        head, how = "No forecast is registered. ", ("scaling forecast", " writes one down before its run.")
+        if study.folder is None:
+            head, how = "Not tested. ", ("scaling score", " hides the largest runs and forecasts them.")
         tested = "Nothing here has been tested beyond the runs that were fitted; "
-        how = (h.code("scaling forecast"), " writes one down before its run.")
-        return h.p(h.strong("No forecast is registered. "), tested, *how, kind="verdict")
+        return h.p(h.strong(head), tested, h.code(how[0]), how[1], kind="verdict")
     target, (low, high) = forecast.record["target"], forecast.interval
     said = (
         f"{forecast.loss:.4f} nats/token (90%: {low:.4f} to {high:.4f}) for run {forecast.run_id} at "
@@ -196,7 +201,11 @@ def evidence(study: Study) -> Html:
         cost = f" FLOPs, {spent['cpu_seconds']:,.0f} CPU s" if spent["cpu_seconds"] else " FLOPs"
         pairs.append(("All runs together", Html(f"{h.scientific(spent['flops'])}{cost}")))
     pairs.append(("Fit", Html(f"fingerprint {h.code(fit['fingerprint'])}")))
-    return h.section("evidence", "What it rests on", h.facts(pairs))
+    return h.section("evidence", "What it rests on", h.facts(pairs), *notes(study))
+
+
+def notes(study: Study) -> list[Html]:
+    return [Html("<h3>Notes</h3>"), h.bullets(study.notes)] if study.notes else []
 
 
 _PARTS = {

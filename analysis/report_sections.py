@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import pandas as pd
+
 from analysis import report_html as h
 from analysis.forecast import code_version
 from analysis.isoflop import READINGS
 from analysis.plots.optimum import NAMES
 from analysis.plots.style import count_name, human
+from analysis.report_answer import notes
 from analysis.report_figures import Figure
 from analysis.report_html import Html
 from analysis.report_study import Answer, Study
@@ -140,6 +143,9 @@ def _near(second: float) -> str:
 def runs(study: Study) -> Html:
     """Every run folder, those that ended badly marked; what the design refused; notes."""
     table = study.runs
+    if study.folder is None:
+        every = Html('Every row with its loss and that of the law: <a href="runs.csv">runs.csv</a>.')
+        return h.section("runs", f"Runs ({len(table)})", h.p(every), *_left_out(study))
     rows, marks = [], []
     for run in table.to_dict("records"):
         loss, se = run["loss"], run["loss_se"]
@@ -173,13 +179,13 @@ def _left_out(study: Study) -> list[Html]:
     if study.refused:
         parts.append(Html("<h3>Refused by the design before launch</h3>"))
         parts.append(h.bullets(f"{r.get('label', '?')}: {r.get('reason', '?')}" for r in study.refused))
-    if study.notes:
-        parts += [Html("<h3>Notes</h3>"), h.bullets(study.notes)]
-    return parts
+    return parts if study.fit else parts + notes(study)
 
 
 def forecasts(study: Study) -> Html:
     """All forecasts kept; the first for each target is the one that counts."""
+    if study.folder is None:
+        return Html("")
     if not study.forecasts:
         return h.section("forecasts", "Forecasts", h.p("None is registered for this study."))
     first = {id(forecast) for forecast in study.counting}
@@ -213,15 +219,17 @@ def forecasts(study: Study) -> Html:
 
 def reproduce(study: Study) -> Html:
     """The commands of the chain, and the versions that made this page."""
-    name = study.folder.name
+    name = study.stem
     commands = [f"scaling launch {name}", f"scaling fit {study.folder}"]
+    if study.folder is None and study.fit is not None:
+        commands = [f"scaling fit {study.fit['source']}  # with the columns named as before"]
     if study.headline is not None:
         commands.append(f"scaling forecast {name} --flops {study.headline.record['target']['flops']:.6g}")
         commands.append(f"scaling verify {study.headline.run_id}")
     commands.append(f"scaling report {name}")
     libraries = ", ".join(f"{name} {found}" for name in _LIBRARIES if (found := _version(name)))
     pairs = [("Code", code_version()), ("Python", platform.python_version()), ("Libraries", libraries)]
-    devices = sorted({str(d) for d in study.runs["device"].dropna()})
+    devices = sorted({str(d) for d in study.runs.get("device", pd.Series()).dropna()})
     if devices:
         pairs.append(("Trained on", ", ".join(devices)))
     if study.headline is not None:

@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.forecast import history, spread
 from analysis.minima import budgets
 from analysis.optimum import compute_optimal
+from analysis.plots.views import rows_of
 from analysis.score import Forecast
 from scaling.accounting import columns
 from scaling.errors import UserError
@@ -24,17 +25,23 @@ BEYOND = 10.0  # without a forecast the question is asked at this multiple of th
 
 @dataclass(frozen=True)
 class Study:
-    """`runs`: one row per run folder. `fit` is None where too few runs are finished; `notes` says why."""
+    """`runs`: one row per run folder; of a table, which has no `folder`, one per row. `fit` is None where too
+    few runs are finished; `notes` says why."""
 
     name: str
     question: str
-    folder: Path
+    folder: Path | None
     runs: pd.DataFrame
     folders: list[RunFolder]
     fit: dict[str, Any] | None
     forecasts: list[Forecast]
     refused: list[dict[str, str]]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def stem(self) -> str:
+        """How files of this study are called."""
+        return self.name if self.folder is None else self.folder.resolve().name
 
     @property
     def has_surface(self) -> bool:
@@ -65,6 +72,8 @@ class Study:
     def spent(self) -> dict[str, float]:
         """FLOPs (matmul), CPU seconds and seconds of all runs that ended."""
         names = {"flops": "c_matmul", "cpu_seconds": "cpu_seconds", "seconds": "seconds"}
+        if self.folder is None:
+            return dict.fromkeys(names, 0.0)
         ended = self.runs[self.runs["status"].isin(["done", "diverged"])]
         return {key: float(ended[name].sum()) for key, name in names.items()}
 
@@ -119,6 +128,19 @@ def read_study(
         refused=list(sweep.get("refused") or []),
         notes=remarks,
     )
+
+
+def of_table(fit: dict[str, Any]) -> Study:
+    """The study that a fit's own rows are. Raises UserError where they are of no size, data and compute."""
+    if not {"n", "d", "c", "loss"} <= fit["rows"][0].keys():
+        raise UserError(f"fit {fit['name']} is not of a loss over N, D and C, which a report is about.")
+    dropped = pd.DataFrame(
+        [{"run": row["run"], "role": "left out", "note": row["reason"]} for row in fit["rows_dropped"]],
+        columns=["run", "role", "note"],
+    )
+    runs = pd.concat([rows_of(fit).assign(role="fitted"), dropped], ignore_index=True)
+    runs = runs.rename(columns={"run": "run_id", "predicted": "loss_of_law"})
+    return Study(fit["name"], "", None, runs, [], fit, [], [], list(fit["notes"]))
 
 
 def _sweep(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from analysis.plots.approaches import approaches_figure
 from analysis.plots.law import law_figure
 from analysis.plots.surface import residuals
 
-MOST_LEGEND = 7  # more families than this are told apart by a colour bar
 _QUANTITIES: dict[str, style.Quantity] = {"n": "params", "d": "tokens", "c": "flops"}
 
 
@@ -115,7 +114,7 @@ def _families(
     style.log_axis(axes.xaxis, *style.padded(rows["n"]), "params", 5)
     style.log_axis(axes.yaxis, *style.loss_limits([*rows["loss"], *pd.concat(curves)["loss"]]), "loss")
     axes.set_xlabel(_name(fit, "n"))
-    if len(groups) > MOST_LEGEND:
+    if len(groups) > style.MOST_LEGEND:
         style.colour_bar(drawing, axes, norm, cmap, _QUANTITIES[column], _name(fit, column))
     else:
         handles, names = axes.get_legend_handles_labels()

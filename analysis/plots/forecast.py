@@ -80,7 +80,7 @@ def forecast_figure(scene: Scene, stem: Path, *, c_name: str = "matmul", svg: bo
             main.xaxis, *style.padded(np.concatenate([scene.rows["c"], *reaches]), 1.3), "flops", 6
         )
         style.log_axis(main.yaxis, *style.loss_limits(scene.seen), "loss")
-        main.set_xlabel(f"training compute C, FLOPs ({style.count_name(c_name)} count)")
+        main.set_xlabel(f"training compute C, FLOPs ({style.count_name(c_name)})")
         main.set_ylabel("final validation loss, nats/token")
         named = dict(zip(*reversed(main.get_legend_handles_labels()), strict=True))
         order = [n for n in (_RUNS, _BEST, _LAW, _LINE, _FORECAST, _MEASURED) if n in named]

@@ -45,7 +45,8 @@ def isoflop_figure(
     Writes stem.png, .pdf, .csv (columns series, c_flops, n_params, loss, lower, upper, run, note).
     """
     profiles = sorted(profiles, key=lambda p: p.c)
-    colours = style.ordered_colours(len(profiles))
+    norm, cmap = style.log_colours(np.array([p.c for p in profiles]))
+    colours = [cmap(norm(p.c)) for p in profiles]
     with style.styled():
         drawing = style.figure(3.9)
         axes = drawing.subplots()
@@ -59,13 +60,18 @@ def isoflop_figure(
         style.log_axis(axes.yaxis, *style.loss_limits(losses), "loss")
         axes.set_xlabel(f"parameters N ({style.count_name(n_name)})")
         axes.set_ylabel("final validation loss, nats/token")
+        key, title = _key(profiles, interval_name), f"C, FLOPs ({style.count_name(c_name)})"
+        if len(profiles) > style.MOST_LEGEND:
+            style.colour_bar(drawing, axes, norm, cmap, "flops", title)
+            drawing.legend(handles=key, loc="outside upper left", ncols=2)
+            return style.save(drawing, stem, _numbers(profiles), svg)
         budgets = [
             Line2D([], [], color=k, marker="o", ms=4, label=style.power(p.c))
             for p, k in zip(profiles, colours, strict=True)
         ]
         axes.legend(
-            handles=[*budgets[:14], *_key(profiles, interval_name)],
-            title=f"C, FLOPs ({style.count_name(c_name)})",
+            handles=[*budgets, *key],
+            title=title,
             loc="upper left",
             bbox_to_anchor=(1.01, 1.0),
             alignment="left",

@@ -166,7 +166,7 @@ def loss_curves_figure(
                 label="envelope of final losses",
             )
         _limits(axes, curves)
-        axes.set_xlabel("training compute C, FLOPs (matmul count)")
+        axes.set_xlabel("training compute C, FLOPs (matmul)")
         axes.set_ylabel("loss, nats/token")
         style.colour_bar(drawing, axes, norm, cmap, "params", "parameters N (total)")
         axes.legend(handles=_legend(axes, curves, target), loc="lower left")

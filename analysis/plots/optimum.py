@@ -80,7 +80,7 @@ def optimum_figure(
         right.set_title("compute-optimal tokens D*")
         left.set_ylabel(f"parameters ({style.count_name(n_name)})")
         right.set_ylabel("tokens")
-        drawing.supxlabel(f"training compute C, FLOPs ({style.count_name(c_name)} count)", fontsize=9)
+        drawing.supxlabel(f"training compute C, FLOPs ({style.count_name(c_name)})", fontsize=9)
         handles, names = left.get_legend_handles_labels()
         drawing.legend(handles, names, loc="outside upper left", ncols=3, columnspacing=1.4)
         return style.save(drawing, stem, _numbers(lines, points), svg)
@@ -132,7 +132,7 @@ def _frame(
     if target and low < target < high:
         axes.axvline(target, color=style.GREY, lw=0.9, ls=":")
         axes.annotate(
-            "target",
+            "the answer's budget",
             (target, 0.02),
             xycoords=("data", "axes fraction"),
             ha="right",

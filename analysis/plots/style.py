@@ -33,6 +33,7 @@ BLACK, ORANGE, SKY, GREEN = "#1a1a1a", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#6b6b6b"
 ORDERED = "viridis"
+MOST_LEGEND = 7  # more curves than this are told apart by a colour bar
 ORDERED_TOP = 0.88  # the last tenth of viridis is too pale for a light background
 
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scaling.cli.output import JsonFlag, emit_json, note
 
-SweepArgument = Annotated[str, typer.Argument(help="Name of a launched sweep, or a folder of runs.")]
+if TYPE_CHECKING:
+    from analysis.score import Forecast
+
+SweepArgument = Annotated[
+    str, typer.Argument(help="Name of a launched sweep or of a fit, or a folder of runs.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,19 +35,28 @@ def report(
     """Write a study's report: the answer, whether its forecast held, figures, laws and every run.
 
     One HTML file that opens offline and prints; beside it every figure as PNG, PDF, SVG and the CSV of
-    its numbers, and runs.csv. A saved fit of exactly these runs is used, else they are fitted now. What
-    is missing (no law yet, no forecast) is said in the report.
+    its numbers, and runs.csv. A saved fit of exactly these runs is used, else they are fitted now; a table's
+    report is that of its fit. What is missing (no law yet, no forecast) is said in the report.
 
     Example: scaling report quickstart
+
+    scaling fit losses.csv --n params --d tokens --loss val_loss && scaling report losses
     """
+    from analysis.fit import load_fit
     from analysis.report import build, find_folder, fit_for, forecasts_of
 
-    folder = find_folder(sweep, runs)
-    fit, why = fit_for(folder, fits)
-    known, unread = forecasts_of(folder, forecasts)
-    for remark in [*why, *unread]:
-        note(remark)
-    page = build(folder, fit, known, out, [*([] if fit else why), *unread])
+    found = find_folder(sweep, runs, fits)
+    fit: dict[str, Any] | None
+    known: list[Forecast] = []
+    if found.is_file():
+        fit = load_fit(found)
+        page = build(None, fit, out_dir=out)
+    else:
+        fit, why = fit_for(found, fits)
+        known, unread = forecasts_of(found, forecasts)
+        for remark in [*why, *unread]:
+            note(remark)
+        page = build(found, fit, known, out, [*([] if fit else why), *unread])
     files = sorted(str(path) for path in page.parent.rglob("*") if path.is_file() and path != page)
     if json_output:
         emit_json({"report": str(page), "files": files, "forecasts": [str(f.path) for f in known],

@@ -396,3 +396,33 @@ def test_command(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert Path(answer["report"]) == tmp_path / "page" / "index.html" and Path(answer["report"]).is_file()
     assert len(answer["files"]) == 4 * len(FIGURES) + 2
     assert answer["forecasts"] == [str(f.path) for f in load_forecasts("forecasts")]
+
+
+def test_a_table_has_a_report_of_its_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A CSV of losses has no folder of runs: no forecast to wait for, odd rows named before figures."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = [{"n": study.n_of(run), "d": run.tokens} for run in study.grid()]
+    losses = [study.true_loss(row["n"], row["d"]) * np.exp(rng.normal(0, 0.004)) for row in rows]
+    losses[3] *= 1.5
+    pd.DataFrame(rows).assign(loss=losses).to_csv("losses.csv", index=False)
+    with pytest.raises(UserError, match=r"`scaling fit losses\.csv` first"):
+        find_folder("losses.csv")
+    reading = ["--n", "n", "--d", "d", "--loss", "loss", "--bootstrap", "60", "--law", "chinchilla"]
+    assert CliRunner().invoke(app, ["fit", "losses.csv", *reading]).exit_code == 0
+    with pytest.raises(UserError, match="`scaling report losses`"):
+        find_folder("losses.csv")
+    result = CliRunner().invoke(app, ["report", "losses"])
+    assert result.exit_code == 0, result.output
+    text = Page(Path("reports/losses/index.html").read_text(encoding="utf-8")).text
+    opening = text[: text.index("Figures Forecast")]
+    assert "Not tested." in opening and "scaling score" in opening and "scaling forecast" not in text
+    assert "C 6ND; ten times the largest budget fitted" in opening
+    assert "row 4: if they diverged" in opening
+    table = pd.read_csv("reports/losses/runs.csv")
+    assert len(table) == 30 and (table["loss"] / table["loss_of_law"]).max() == pytest.approx(1.5, abs=0.05)
+
+
+def test_a_fit_of_something_else_has_no_report() -> None:
+    with pytest.raises(UserError, match="not of a loss over N, D and C"):
+        build(None, {"name": "odd", "rows": [{"run": "a", "lr": 1.0}], "cost": None})
