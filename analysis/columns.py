@@ -22,7 +22,7 @@ from scaling.errors import UserError
 
 STATUS_NAMES = ("status", "state")
 # What a run that did not end well is called here, in wandb, in Slurm.
-_NOT_DONE = {
+NOT_DONE = {
     "diverged", "failed", "fail", "error", "running", "crashed", "killed", "stopped", "pending",
     "preempted", "preempting", "cancelled", "canceled", "timeout", "interrupted", "queued",
 }  # fmt: skip
@@ -279,7 +279,7 @@ def _finished(frame: pd.DataFrame, raw: pd.DataFrame) -> tuple[pd.DataFrame, lis
     if column is None:
         return frame, []
     status = frame[column].astype(str).str.strip().str.lower()
-    out = status.isin(_NOT_DONE)
+    out = status.isin(NOT_DONE)
     dropped = [
         {"run": str(run), "reason": f"status {reason}"}
         for run, reason in zip(frame.loc[out, "_run"], status[out], strict=True)

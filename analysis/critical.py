@@ -20,6 +20,7 @@ intervals}], unit ("tokens" of our own runs, "as given").
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ from analysis.forms.hyperparameters import critical_batch
 from analysis.law import Array, Values
 from analysis.laws import LAWS
 from analysis.newton import Objective, parse_objective
+from analysis.roles import amount, plain
 from analysis.table import read
+from scaling.amounts import human
 from scaling.errors import UserError
 
 _LEAST = 3  # batches: S_min and E_min and one to spare
@@ -48,9 +51,9 @@ class Definition:
     excess: float = 1.2
 
     def __post_init__(self) -> None:
-        if not self.excess > 1:
+        if not 1 < self.excess < math.inf:
             raise UserError(f"--excess is {self.excess}; give a factor above 1, for example 1.2.")
-        if not self.reference >= 0:
+        if not 0 <= self.reference < math.inf:
             raise UserError(f"--reference is {self.reference}; give a batch, or 0 for the smallest.")
 
 
@@ -121,7 +124,8 @@ def _cell(
     batch, steps = rows["batch"].to_numpy(np.float64), rows["steps"].to_numpy(np.float64)
     words = {"n": "N", "target": "loss"}
     cell: dict[str, Any] = {
-        "label": ", ".join(f"{words[name]} {float(value):.4g}" for name, value in key.items()) or "all rows",
+        "label": ", ".join(f"{words[name]} {_shown(name, float(value))}" for name, value in key.items())
+        or "all rows",
         "n": float(key["n"]) if "n" in key else None,
         "target": float(key["target"]) if "target" in key else None,
         "batches": len(np.unique(batch)),
@@ -145,6 +149,10 @@ def _cell(
     for name, (value, drawn) in values.items():
         cell |= {name: float(value), f"{name}_interval": interval(drawn)}
     return cell, found
+
+
+def _shown(name: str, value: float) -> str:
+    return human(value, 4) if name == "n" else f"{value:.4g}"
 
 
 def _ratio(found: Traded) -> Array:
@@ -176,7 +184,7 @@ def _laws(
             continue
         drawn = np.stack([_ratio(found) for _, found in part], 1)
         law = power(np.array([c["target"] for c, _ in part]), np.array([c["b_crit"] for c, _ in part]), drawn)
-        where = "" if n is None else f" at N {n:.3g}"
+        where = "" if n is None else f" at N {human(n, 4)}"
         laws.append(
             {"formula": f"B_crit = k L^v{where} (v = -1/w; Kaplan et al.: w .21)", "output": "b_crit"} | law
         )
@@ -207,49 +215,62 @@ _NAMES = {
     "n": ("n", "params", "parameters", "n_params", "model", "size"),
     "target": ("target", "target_loss"),
 }
-_SUFFIX = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
-def read_steps(source: str, columns: dict[str, str | None]) -> pd.DataFrame:
-    """The table of `critical_batches` from a file; sizes may be written 85M.
+def read_steps(source: str, columns: dict[str, str | None]) -> tuple[pd.DataFrame, list[str]]:
+    """The table of `critical_batches` from a file, and notes on it; sizes may be written 85M.
 
-    A target that is the same in every row of a size says nothing and is left out, as is a size that is none.
-    Raises UserError for a column that is missing and for values that are not positive numbers.
+    Rows without a number of steps did not reach their target: they are left out. A target that is the same in
+    every row of a size says nothing and is left out, as is a size that is none. Raises UserError for a column
+    that is missing or could be one of several, and for values that are not positive numbers.
     """
     raw = read(Path(source)).rename(columns=lambda column: str(column).strip())
-    found = {}
-    for name, given in columns.items():
-        hits = [c for c in raw.columns if c.lower() in _NAMES[name]]
-        if given is None and len(hits) != 1:
-            if name in ("batch", "steps"):
-                have = ", ".join(map(str, raw.columns[:20]))
-                raise UserError(f"{source}: which column is {name}? Give --{name}; it has {have}.")
-            continue
-        column = named(raw, name, given, source) if given else hits[0]
-        found[name] = _numbers(raw, column, source)
-    table = pd.DataFrame(found)
+    chosen = {name: _column(raw, name, given, source) for name, given in columns.items()}
+    steps = raw[chosen["steps"]].map(amount).to_numpy(np.float64)
+    reached = np.isfinite(steps)
+    notes = []
+    if not reached.all():
+        notes.append(
+            f"{int((~reached).sum())} of {len(raw)} rows have no {chosen['steps']}: they did not reach the "
+            "target and are left out"
+        )
+    raw = raw.assign(_row=np.arange(1, len(raw) + 1))[reached]
+    table = pd.DataFrame(
+        {name: _numbers(raw, name, column, source) for name, column in chosen.items() if column is not None}
+    )
     if "target" in table and "n" in table and (table.groupby("n")["target"].nunique() == 1).all():
         table = table.drop(columns="target")
-    return table
+    return table, notes
 
 
-def _numbers(raw: pd.DataFrame, column: str, source: str) -> Array:
-    values = np.array([_number(value) for value in raw[column]])
+def _column(raw: pd.DataFrame, name: str, given: str | None, source: str) -> str | None:
+    """The column of a quantity, named or found by its usual names; None for a size or target that is not
+    there. One of several sizes is asked for: rows of different sizes must not be fitted as one."""
+    if given is not None:
+        return named(raw, name, given, source)
+    hits = [str(column) for column in raw.columns if plain(column) in _NAMES[name]]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise UserError(f"{source}: {name} could be {' or '.join(hits)}; say which by --{name}.")
+    if name in ("batch", "steps"):
+        have = ", ".join(map(str, raw.columns[:20]))
+        raise UserError(f"{source}: which column is {name}? Give --{name}; it has {have}.")
+    return None
+
+
+def _numbers(raw: pd.DataFrame, name: str, column: str, source: str) -> Array:
+    values = raw[column].map(amount).to_numpy(np.float64)
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise UserError(
-            f"{source}: row {row + 1} has {column} = {raw[column].iloc[row]}, which is no positive number; "
-            "mend it or remove the row."
+        what = (
+            "write parameters, 85000000 or 85M, or name another column by --n"
+            if name == "n"
+            else ("mend it or remove the row")
         )
-    return values
-
-
-def _number(value: object) -> float:
-    """85M is 85e6; NaN where it is no number."""
-    word = str(value).strip()
-    factor = _SUFFIX.get(word[-1:], 1.0)
-    try:
-        return float(word.rstrip("kMBT")) * factor
-    except ValueError:
-        return float("nan")
+        raise UserError(
+            f"{source}: row {raw['_row'].iloc[row]} has {column} = {raw[column].iloc[row]}, which is no "
+            f"positive number; {what}."
+        )
+    return np.asarray(values)

@@ -19,6 +19,7 @@ COUNT_UNITS = {"1": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 FLOP_UNITS = {"FLOP": 1.0, "PF-days": 8.64e19}
 LOSS_UNITS = {"nats": 1.0, "bits": math.log(2), "perplexity": math.nan}  # nan: not a factor, a logarithm
 SHARE_UNITS = {"1": 1.0, "percent": 0.01}
+_AMOUNT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*([kKMBT]?)", re.ASCII)
 NO_UNITS = {"1": 1.0}
 RUN_NAMES = ("run", "run_id", "run_name", "name")  # columns that name a run, lower case
 
@@ -101,6 +102,12 @@ def check_unit(name: str, unit: str) -> None:
             f"{found.unit_flag}{unit} is not a unit of {found.meaning}; choose from {known}, "
             "or give the number that one of it stands for."
         )
+
+
+def amount(value: object) -> float:
+    """A number, or one as people write it: 85M, 1.2B, 3,000. NaN where it is none."""
+    found = _AMOUNT.fullmatch(str(value).strip().replace(",", "").replace("_", ""))
+    return float(found[1]) * COUNT_UNITS[found[2].replace("K", "k") or "1"] if found else math.nan
 
 
 def convert(name: str, unit: str, values_P: Array) -> Array:

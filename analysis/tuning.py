@@ -39,6 +39,7 @@ from analysis.tuning_next import Bracket, Level, bracket, refine
 from analysis.tuning_rows import SweepTable
 from analysis.tuning_rules import beside
 from analysis.valley import Noise, Rows, Valley, noise_of, valley
+from scaling.amounts import human
 from scaling.errors import UserError
 
 REACH = 8.0 * 1.01  # a factor from the lowest loss: what lies further says little of the optimum
@@ -200,6 +201,7 @@ def _label(key: dict[str, Any]) -> str:
     parts = []
     for name, value in key.items():
         shown = f"{value:.3g}" if isinstance(value, float | np.floating) else f"{value}"
+        shown = human(float(value)) if name in ("n", "horizon", "batch") else shown
         parts.append(f"{words.get(name, name.rsplit('.', 1)[-1])} {shown}")
     return ", ".join(parts)
 
@@ -401,4 +403,5 @@ def _one(rows: pd.DataFrame, name: str) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    plain = value.item() if isinstance(value, np.generic) else value
+    return None if plain is pd.NA or plain != plain else plain

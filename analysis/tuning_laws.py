@@ -27,8 +27,11 @@ from scipy.special import stdtrit
 
 from analysis.bootstrap import LEVEL
 from analysis.law import Array
+from scaling.amounts import human
 
 APART = 0.2  # of log N or log D: what a cell must differ by, alone, for an exponent of its own
+_LETTERS = {"n": "N", "d": "D", "c": "C", "batch": "B"}
+_LARGEST = 700.0  # of a logarithm: what `exp` still writes as a number
 _EXPONENTS = {"n": "u", "d": "v", "c": "w", "batch": "s"}
 
 
@@ -52,8 +55,7 @@ def laws_of(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         optima = _optima(chosen, output)
         inputs = _varying(optima)
         if len(chosen) < 2 or not inputs:
-            why = f"{len(chosen)} cells have an optimum" if len(chosen) < 2 else "N, D and C do not vary"
-            skipped[output] = f"{why}: no law of the {output}"
+            skipped[output] = f"no law of the {output}: {_too_little(chosen)}"
             continue
         fixed = _fixed(chosen, output, inputs)
         if len(chosen) > len(inputs):
@@ -64,6 +66,14 @@ def laws_of(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
             held = _fixed(chosen, output, [name])
             found[f"{output}_{name}"] = power_law(optima, output, [name], held)
     return found | ({"skipped": skipped} if skipped else {})
+
+
+def _too_little(cells: Sequence[dict[str, Any]]) -> str:
+    if len(cells) < 2:
+        return "no cell has an optimum" if not cells else "one cell alone has an optimum"
+    if all(cell[name] is None for cell in cells for name in ("n", "d", "c")):
+        return "the table has no size; name one by --n (a width will do), --d or --c"
+    return "N, D and C do not vary"
 
 
 def _optima(cells: Sequence[dict[str, Any]], output: str) -> Optima:
@@ -115,9 +125,11 @@ def _fixed(cells: Sequence[dict[str, Any]], output: str, inputs: Sequence[str]) 
     parts = []
     other = "batch" if output == "lr" else "lr"
     words = {"batch": "the batch", "lr": "the rate"}[other]
-    if all(other in cell["swept"] for cell in cells):
+    if other in inputs:
+        parts.append(f"{words} is that of each cell")
+    elif all(other in cell["swept"] for cell in cells):
         parts.append(f"{words} moves to its own optimum")
-    elif other not in inputs:
+    else:
         values = [cell[other] for cell in cells if cell[other] is not None]
         if not values:
             parts.append(f"{words} is not known" if other == "batch" else f"{words} goes with the {output}")
@@ -130,9 +142,9 @@ def _fixed(cells: Sequence[dict[str, Any]], output: str, inputs: Sequence[str]) 
         if name in inputs or not values:
             continue
         if np.ptp(np.log(values)) < 0.07:
-            parts.append(f"{letter} is held at {float(np.median(values)):.3g}")
+            parts.append(f"{letter} is held at {human(float(np.median(values)))}")
         else:
-            parts.append(f"{letter} moves along, {min(values):.3g} to {max(values):.3g}")
+            parts.append(f"{letter} moves along, {human(min(values))} to {human(max(values))}")
     return "; ".join(parts)
 
 
@@ -148,24 +160,24 @@ def power_law(optima: Optima, output: str, inputs: Sequence[str], fixed: str) ->
     # log k at inputs of 1: far outside the cells, printed because laws are written so.
     at_one = np.array([1.0, *(-centre[name] for name in inputs)])
     log_k, log_k_error = float(at_one @ best), math.sqrt(float(at_one @ cov @ at_one))
-    constants = {"k": math.exp(log_k)} | {name: float(best[i + 1]) for i, name in enumerate(names)}
+    constants = {"k": _exp(log_k)} | {name: float(best[i + 1]) for i, name in enumerate(names)}
     intervals: dict[str, Any] = dict.fromkeys(constants)
     if df > 0:
-        intervals = {"k": [math.exp(log_k - t * log_k_error), math.exp(log_k + t * log_k_error)]}
+        intervals = {"k": [_exp(log_k - t * log_k_error), _exp(log_k + t * log_k_error)]}
         for i, name in enumerate(names):
             half = t * math.sqrt(cov[i + 1, i + 1])
             intervals[name] = [float(best[i + 1] - half), float(best[i + 1] + half)]
     return {
         "output": output,
         "inputs": list(inputs),
-        "formula": f"{output} = k " + " ".join(f"{x.upper()}^{_EXPONENTS[x]}" for x in inputs),
+        "formula": f"{output} = k " + " ".join(f"{_LETTERS[x]}^{_EXPONENTS[x]}" for x in inputs),
         "constants": constants,
         "intervals": intervals,
         "centre": centre,
         "at_centre": best.tolist(),
         "cov": cov.tolist(),
         "df": df,
-        "scatter": math.exp(math.sqrt(scatter2)),
+        "scatter": _exp(math.sqrt(scatter2)),
         "cells": len(X),
         "range": {name: np.exp([optima.inputs[name].min(), optima.inputs[name].max()]).tolist()
                   for name in inputs},
@@ -209,12 +221,17 @@ def at(law: dict[str, Any], **sizes: float | None) -> dict[str, Any]:
     interval = None
     if law["df"] > 0:
         half = float(stdtrit(law["df"], (1 + LEVEL) / 2)) * math.sqrt(variance)
-        interval = [math.exp(log - half), math.exp(log + half)]
+        interval = [_exp(log - half), _exp(log + half)]
     beyond = [
         max(low / _given(sizes, name), _given(sizes, name) / high, 1.0)
         for name, (low, high) in law["range"].items()
     ]
-    return {"value": math.exp(log), "interval": interval, "extrapolation": max(beyond, default=1.0)}
+    return {"value": _exp(log), "interval": interval, "extrapolation": max(beyond, default=1.0)}
+
+
+def _exp(log: float) -> float:
+    """The exponential, held to what a number can be: a steep law far from its cells says no more."""
+    return math.exp(min(max(log, -_LARGEST), _LARGEST))
 
 
 def _given(sizes: dict[str, float | None], name: str) -> float:
@@ -225,9 +242,10 @@ def _given(sizes: dict[str, float | None], name: str) -> float:
 
 
 def horizon(laws: dict[str, Any]) -> dict[str, Any] | None:
-    """The token horizon: lr ~ (T0/T)^p, p = -v of the law of the rate in D (with N where that varies)."""
+    """The token horizon: lr ~ (T0/T)^p, p = -v of the law of the rate in D (with N where that varies). None
+    where N moves with D: the exponent is then that of both."""
     law = next((laws[name] for name in ("lr", "lr_d") if name in laws and "d" in laws[name]["inputs"]), None)
-    if law is None:
+    if law is None or "N moves along" in law["fixed"]:
         return None
     interval = law["intervals"]["v"]
     return {

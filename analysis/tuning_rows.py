@@ -7,6 +7,7 @@ seq_len of our own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.columns import STATUS_NAMES, Reading, canonical, named
+from analysis.columns import NOT_DONE, STATUS_NAMES, Reading, canonical, found_by_name, named
 from analysis.newton import Array
-from analysis.roles import convert, role
+from analysis.roles import amount, convert, plain, role
 from analysis.table import from_folder, read
 from scaling.accounting import columns
 from scaling.config import to_dict
@@ -31,8 +32,9 @@ OWN = (
     "parametrisation", "optimizer.name", "optimizer.weight_decay", "optimizer.b2", "schedule.name",
     "schedule.warmup", "schedule.decay", "seq_len", "model.n_layers",
 )  # fmt: skip
+_WIDTHS = ("width", "d_model", "hidden", "hidden_size", "dim", "model_dim", "n_embd")
 _SIZES = ("n", "d", "c")
-_UNFINISHED = ("running", "pending", "failed", "crashed", "killed", "stopped", "queued", "preempted")
+_SEQUENCES = 16_384  # batches below this are more often counted in sequences than in tokens
 _BLOWN_UP = 1.5  # times the median loss of a table
 
 
@@ -80,7 +82,7 @@ def from_rows(
         raise UserError(f"{source} holds no rows; give a table with one row per run.")
     needs = {"loss": ""}
     for part in ("lr", "batch", *_SIZES):
-        if part in reading.columns or _found(raw, role(part).common) is not None:
+        if part in reading.columns or found_by_name(raw, role(part).common) is not None:
             needs[part] = ""
     if not needs.keys() & {"lr", "batch"}:
         raise UserError(
@@ -89,24 +91,77 @@ def from_rows(
     group = [named(raw, "by", column, source) for column in by]
     if not (needs.keys() & set(_SIZES) or group):
         raise UserError(f"{source}: which column is N? Give --n, --d, --c or --by; it has {_few(raw)}.")
+    raw = _written_out(raw, reading)
+    _no_logarithm(raw, reading, source)
     lost, filled, loss = _stand_in(raw, reading, source)
     found = canonical(filled, reading, source, needs)
     rows = found.table["row"].to_numpy(int) - 1
     loss = convert("loss", reading.unit("loss"), loss)
-    seeds = named(raw, "seed", seed, source) if seed else _found(raw, SEED_NAMES)
+    seeds = named(raw, "seed", seed, source) if seed else found_by_name(raw, SEED_NAMES)
     table = found.table.assign(
         diverged=lost[rows],
         loss=np.where(lost, np.nan, loss)[rows],
         seed=raw[seeds].iloc[rows].astype(str).to_numpy() if seeds else "",
         **{column: raw[column].iloc[rows].to_numpy() for column in group},
     )
-    notes = [text for text in found.notes if not _beside_the_point(text)]
+    width = "n" in found.columns and plain(found.columns["n"]) in _WIDTHS
+    notes = [text for text in found.notes if not _beside_the_point(text, width)]
+    notes += _left_out(found.dropped) + _in_sequences(table, found.columns.get("batch"), reading)
     return SweepTable(source, name, table, tuple(group), "given", found.c_name, False, notes)
 
 
-def _beside_the_point(text: str) -> bool:
-    """Remarks for fits of a loss's law, which a sweep of rates cannot heed."""
-    return text.startswith(("losses up to", "every run has lr", "the learning rate"))
+def _left_out(dropped: Sequence[dict[str, str]]) -> list[str]:
+    """How many rows were left out, and why: by status, or pasted twice."""
+    whys = Counter(entry["reason"] for entry in dropped)
+    twice = sum(count for why, count in whys.items() if why.startswith("identical"))
+    said = [f"{count} with {why}" for why, count in whys.items() if not why.startswith("identical")]
+    said += [f"{twice} identical to an earlier one"] if twice else []
+    return [f"rows left out: {', '.join(said)}"] if said else []
+
+
+def _written_out(raw: pd.DataFrame, reading: Reading) -> pd.DataFrame:
+    """Sizes and batches that are written 85M or 0.5B as numbers; what is no number stays."""
+    out = raw.copy()
+    for part in ("batch", *_SIZES):
+        column = reading.columns.get(part) or found_by_name(raw, role(part).common)
+        if column not in raw or pd.api.types.is_numeric_dtype(raw[column]):
+            continue
+        numbers = raw[column].map(amount)
+        out[column] = numbers.where(numbers.notna(), raw[column])
+    return out
+
+
+def _no_logarithm(raw: pd.DataFrame, reading: Reading, source: str) -> None:
+    """Raises UserError where every learning rate is below 0: a logarithm."""
+    column = reading.columns.get("lr") or found_by_name(raw, role("lr").common)
+    if column not in raw:
+        return
+    rates = pd.to_numeric(raw[column], errors="coerce")
+    if (rates.dropna() < 0).all() and rates.notna().any():
+        raise UserError(
+            f"{source}: {column} is negative in every row ({rates.dropna().iloc[0]:g} in the first), as a "
+            "logarithm is; write the rate itself into a column and name that by --lr."
+        )
+
+
+def _in_sequences(table: pd.DataFrame, column: str | None, reading: Reading) -> list[str]:
+    """A note where batches look like sequences: rules and forecasts read them as tokens."""
+    if column is None or reading.unit("batch") != "1" or "token" in column.lower():
+        return []
+    low, high = float(table["batch"].min()), float(table["batch"].max())
+    if high > _SEQUENCES:
+        return []
+    return [
+        f"batches of {low:,.0f} to {high:,.0f} are read as tokens; where {column} counts sequences, "
+        "`scaling tune --batch-unit 1024` says how many tokens one has"
+    ]
+
+
+def _beside_the_point(text: str, width: bool) -> bool:
+    """Remarks for fits of a loss's law, which a sweep of rates cannot heed; of a width, that it is small."""
+    return text.startswith(("losses up to", "every run has lr", "the learning rate")) or (
+        width and "it looks like" in text
+    )
 
 
 def _stand_in(
@@ -114,14 +169,14 @@ def _stand_in(
 ) -> tuple[NDArray[np.bool_], pd.DataFrame, Array]:
     """Which rows diverged; the table with an ordinary loss in place of theirs and of those that blew up, for
     checks that know no sweeps; and the losses as they are."""
-    column = reading.columns.get("loss") or _found(raw, role("loss").common)
+    column = reading.columns.get("loss") or found_by_name(raw, role("loss").common)
     if column is None:
         return np.zeros(len(raw), bool), raw, np.full(len(raw), np.nan)  # `canonical` asks for it
     column = named(raw, "loss", column, source)
     loss = pd.to_numeric(raw[column], errors="coerce").to_numpy(np.float64)
-    status = _found(raw, STATUS_NAMES)
+    status = found_by_name(raw, STATUS_NAMES)
     said = raw[status].astype(str).str.strip().str.lower() if status else pd.Series("", index=raw.index)
-    unfinished = said.isin(_UNFINISHED).to_numpy(bool)
+    unfinished = said.isin(NOT_DONE - {"diverged"}).to_numpy(bool)
     lost = (said == "diverged").to_numpy(bool) | (~np.isfinite(loss) & ~unfinished)
     known = ~lost & np.isfinite(loss)
     if not known.any():
@@ -171,11 +226,6 @@ def _dotted(config: dict[str, Any], name: str, source: str) -> Any:
             raise UserError(f"{source}: runs have no field {name!r} for --by; name one like optimizer.b2.")
         value = value[part]
     return value
-
-
-def _found(raw: pd.DataFrame, names: Sequence[str]) -> str | None:
-    hits = [str(column) for column in raw.columns if str(column).lower() in names]
-    return hits[0] if len(hits) == 1 else None
 
 
 def _few(raw: pd.DataFrame) -> str:

@@ -31,11 +31,16 @@ def beside(cells: Sequence[dict[str, Any]], own: bool) -> list[dict[str, Any]]:
         ratios: dict[str, list[float]] = {"lr": [], "batch": []}
         beyond = [1.0]
         for cell in sized:
-            answer = rule.at(cell["n"], cell["d"], cell["c"], cell["batch"])
+            try:
+                answer = rule.at(cell["n"], cell["d"], cell["c"], cell["batch"])
+            except UserError:  # so far beyond its data that its rate is below 0
+                continue
             beyond.append(answer["extrapolation"] or 1.0)
             for name in cell["swept"]:
                 if answer[name] and not (name == "lr" and "batch" in cell["swept"] and rule.batch is None):
                     ratios[name].append(cell["optimum"][name] / answer[name])
+        if not any(ratios.values()):
+            continue
         out.append(
             {
                 "rule": rule.name,

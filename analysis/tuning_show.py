@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,16 +11,17 @@ from rich.text import Text
 
 from analysis.tuning_laws import horizon
 
+WIDTH = 100
 _WORDS = {"lr": "learning rate", "batch": "batch"}
 
 
 def tuning_text(content: dict[str, Any]) -> RenderableType:
     """The optima by cell, what is refused and what to run next, the laws, published rules beside them."""
-    parts: list[RenderableType] = [_heading(content), _cells(content)]
+    parts: list[RenderableType] = [*_heading(content), _cells(content)]
     refused = [cell for cell in content["cells"] if cell["refused"]]
     if refused:
         parts += [Text(""), Text("refused", style="bold")]
-        parts += [Text(f"  {cell['label']}: {cell['refused']}") for cell in refused]
+        parts += [_line(f"{cell['label']}: {cell['refused']}") for cell in refused]
     parts += _next(content["cells"])
     parts += _laws(content["laws"])
     if content["rules"]:
@@ -27,13 +29,26 @@ def tuning_text(content: dict[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _heading(content: dict[str, Any]) -> Text:
-    noise = content["noise"]
-    words = f"{content['name']}: {len(content['cells'])} cells, N {content['conventions']['n']}"
+def _line(text: str, indent: int = 2, style: str = "") -> RenderableType:
+    """A line whose continuations stand further in, so that items can be told apart."""
+    more = " " * (indent + 4)
+    wrapped = textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=more)
+    return Text("\n".join(wrapped), style=style)
+
+
+def _heading(content: dict[str, Any]) -> list[RenderableType]:
+    noise, count = content["noise"], len(content["cells"])
+    counted = {"given": "as given"}.get(content["conventions"]["n"], content["conventions"]["n"])
+    words = f"{content['name']}: {count} cell{'s' * (count != 1)}, N {counted}"
+    parts: list[RenderableType] = [Text(words, style="bold")]
     if noise:
-        df = f", {noise['df']:.3g} degrees of freedom" if noise["df"] else ""
-        words += f"; noise of a run {noise['sigma']:.2g} nats ({noise['how']}{df})"
-    return Text(words, style="bold")
+        df = f", {_count(noise['df'])} degrees of freedom" if noise["df"] else ""
+        parts.append(Text(f"noise of a run {noise['sigma']:.2g} nats per token ({noise['how']}{df})"))
+    return parts
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _cells(content: dict[str, Any]) -> RenderableType:
@@ -59,8 +74,8 @@ def _cells(content: dict[str, Any]) -> RenderableType:
     return table
 
 
-def _between(interval: list[float] | None) -> str:
-    return "-" if interval is None else f"{interval[0]:.3g}, {interval[1]:.3g}"
+def _between(interval: list[float] | None, digits: int = 3) -> str:
+    return "-" if interval is None else ", ".join(f"{end:.{digits}g}" for end in interval)
 
 
 def _next(cells: list[dict[str, Any]]) -> list[RenderableType]:
@@ -72,7 +87,8 @@ def _next(cells: list[dict[str, Any]]) -> list[RenderableType]:
         rows = "; ".join(
             ", ".join(f"{_WORDS[name]} {value:.4g}" for name, value in row.items()) for row in cell["next"]
         )
-        parts.append(Text(f"  {cell['label']}: {rows}{', another seed of each' if cell['seeds'] else ''}"))
+        again = ", another seed of each" if cell["seeds"] else ""
+        parts.append(_line(f"{cell['label']}: {rows}{again}"))
     return parts
 
 
@@ -80,7 +96,7 @@ def _laws(laws: dict[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(""), Text("laws", style="bold")]
     for name, law in laws.items():
         if name == "skipped":
-            parts += [Text(f"  {why}") for why in law.values()]
+            parts += [_line(why) for why in law.values()]
             continue
         whole = laws.get(law["output"])
         if whole and law is not whole and set(law["inputs"]) <= set(whole["inputs"]):
@@ -90,15 +106,14 @@ def _laws(laws: dict[str, Any]) -> list[RenderableType]:
             interval = law["intervals"][letter]
             close = f" ({interval[0]:.3g}, {interval[1]:.3g})" if interval and letter != "k" else ""
             exponents.append(f"{letter} {value:.3g}{close}")
-        parts.append(Text(f"  {law['formula']}: {', '.join(exponents)}"))
+        parts.append(_line(f"{law['formula']}: {', '.join(exponents)}"))
         scatter = f"; optima scatter by {law['scatter'] - 1:.0%} beyond their intervals" if law["df"] else ""
-        parts.append(Text(f"    {law['cells']} cells; {law['fixed']}{scatter}", style="dim"))
+        held = f"; {law['fixed']}" if law["fixed"] else ""
+        parts.append(_line(f"{law['cells']} cells{held}{scatter}", 4, "dim"))
     found = horizon(laws)
     if found:
         low_high = f" ({found['interval'][0]:.3g}, {found['interval'][1]:.3g})" if found["interval"] else ""
-        parts.append(
-            Text(f"  token horizon: rate ~ (T0/T)^p, p {found['p']:.3g}{low_high}; {found['fixed']}")
-        )
+        parts.append(_line(f"token horizon: rate ~ (T0/T)^p, p {found['p']:.3g}{low_high}; {found['fixed']}"))
     return parts if len(parts) > 2 else []
 
 
@@ -119,7 +134,10 @@ def _rules(rules: list[dict[str, Any]]) -> RenderableType:
 
 
 def _ratio(ratio: dict[str, float] | None) -> str:
-    return "-" if ratio is None else f"{ratio['median']:.3g} ({ratio['low']:.3g} to {ratio['high']:.3g})"
+    if ratio is None:
+        return "-"
+    span = f" ({ratio['low']:.3g} to {ratio['high']:.3g})" if ratio["high"] > ratio["low"] else ""
+    return f"{ratio['median']:.3g}{span}"
 
 
 def critical_text(content: dict[str, Any]) -> RenderableType:
@@ -141,12 +159,10 @@ def critical_text(content: dict[str, Any]) -> RenderableType:
             continue
         table.add_row(
             cell["label"], str(cell["batches"]), f"{cell['s_min']:.4g}", f"{cell['e_min']:.4g}",
-            f"{cell['b_crit']:.4g}", f"{cell['b_star']:.4g}", _between(cell["b_star_interval"]),
+            f"{cell['b_crit']:.4g}", f"{cell['b_star']:.4g}", _between(cell["b_star_interval"], 4),
         )  # fmt: skip
-    words = (
-        f"B*: where the examples to the target are {content['excess']:g} times those at a batch of "
-        f"{content['reference']:g} (0: of the smallest batches)"
-    )
+    against = f"those at a batch of {content['reference']:g}" if content["reference"] else "the least, E_min"
+    words = f"B*: where the examples to the target are {content['excess']:g} times {against}"
     parts: list[RenderableType] = [table, Text(words, style="dim")]
     for law in content["laws"]:
         constants = ", ".join(

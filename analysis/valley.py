@@ -306,7 +306,8 @@ def noise_of(cells: list[Rows]) -> Noise | None:
         sigma, df = _likely([s for s in (_spectrum(*part) for part in parts) if s is not None], shares)
         settled = [_settle(*part[:2], sigma, part[2], rounds=3) for part in parts]
         parts = [(rows, s.centre_K, s.curvature_K) for (rows, _, _), s in zip(parts, settled, strict=True)]
-    return Noise(sigma, df, f"from {spare} spare rows of {len(cells)} cells")
+    cells_ = "one cell" if len(cells) == 1 else f"{len(cells)} cells"
+    return Noise(sigma, df, f"from {spare} spare rows of {cells_}")
 
 
 def _spectrum(rows: Rows, centre_K: Array, curvature_K: Array) -> tuple[Array, Array] | None:

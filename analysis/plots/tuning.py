@@ -139,7 +139,9 @@ def _optima(
             style.series("optimum", cell=cell["label"], size=cell[size], x=value, low=low, high=high)
         )
     if not sizes:
-        axes.text(0.5, 0.5, "no optimum\ninside what was tried", ha="center", transform=axes.transAxes)
+        found = any(cell["optimum"] for cell in cells)
+        words = "no N, D or C\nto draw the optima against" if found else "no optimum\ninside what was tried"
+        axes.text(0.5, 0.5, words, ha="center", transform=axes.transAxes)
         axes.set_axis_off()
         return numbers
     limits = style.padded(sizes, 1.35)

@@ -34,7 +34,7 @@ def tune(
     c: Annotated[str | None, typer.Option(help="Column of training FLOPs.")] = None,
     lr: Annotated[str | None, typer.Option(help="Column of the (peak) learning rate.")] = None,
     batch: Annotated[
-        str | None, typer.Option(help="Column of the batch, in the unit its law is to be in.")
+        str | None, typer.Option(help="Column of the batch, in tokens (see --batch-unit).")
     ] = None,
     loss: Annotated[str | None, typer.Option(help="Column of the final loss per token.")] = None,
     seed: Annotated[str | None, typer.Option(help="Column of the seed [default: found by name].")] = None,
@@ -51,6 +51,10 @@ def tune(
     where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: only these rows; repeat it.")] = None,
     n_unit: Annotated[str, typer.Option(help="Its unit: 1, k, M, B, T or a number.")] = "1",
     d_unit: Annotated[str, typer.Option(help="Its unit: 1, k, M, B, T or a number.")] = "1",
+    batch_unit: Annotated[
+        str,
+        typer.Option(help="Tokens that one of it stands for: the sequence's length if it counts sequences."),
+    ] = "1",
     loss_unit: Annotated[str, typer.Option(help="Its unit: nats, bits or perplexity.")] = "nats",
     n_count: Annotated[
         str | None, typer.Option(help="Own runs: total, non_embedding, active or kaplan N.")
@@ -90,7 +94,7 @@ def tune(
 
     reading = Reading(
         n=n, d=d, c=c, lr=lr, batch=batch, loss=loss, where=where or [], n_count=n_count,
-        units={"n": n_unit, "d": d_unit, "loss": loss_unit},
+        units={"n": n_unit, "d": d_unit, "batch": batch_unit, "loss": loss_unit},
     )  # fmt: skip
     content = tuned(load_sweep(source, reading, by or [], seed), held(hold), noise)
     for remark in content["notes"]:
@@ -180,7 +184,7 @@ def critical_batch(
     elif loss:
         raise UserError("--loss goes with a folder of runs; name the table's column of targets by --target.")
     else:
-        table = read_steps(source, {"batch": batch, "steps": steps, "n": n, "target": target})
+        table, notes = read_steps(source, {"batch": batch, "steps": steps, "n": n, "target": target})
     definition = Definition(reference, excess)
     content = critical_batches(table, source, definition, per_million, bootstrap, unit=unit)
     content["notes"] = notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,7 @@ def test_sizes_may_be_written_with_a_suffix_and_bad_values_are_named(tmp_path):
     with pytest.raises(UserError, match="row 2 has steps = 0"):
         read_steps(str(path), {"batch": None, "steps": None, "n": "model", "target": None})
     path.write_text("model,batch,steps\n85M,64,100\n1.2B,64,50\n")
-    table = read_steps(str(path), {"batch": None, "steps": None, "n": "model", "target": None})
+    table, _ = read_steps(str(path), {"batch": None, "steps": None, "n": "model", "target": None})
     assert table["n"].tolist() == [85e6, 1.2e9]
 
 
@@ -97,3 +98,26 @@ def test_one_size_without_a_law_is_drawn_alone(tmp_path):
     critical_figure(content, tmp_path / "one")
     drawn = pd.read_csv(tmp_path / "one.csv")
     assert drawn["series"].unique().tolist() == ["steps, all rows"] and len(drawn) == len(BATCHES)
+
+
+def by_name(path, text):
+    path.write_text(text)
+    return read_steps(str(path), dict.fromkeys(("batch", "steps", "n", "target")))
+
+
+def test_two_columns_that_could_be_the_size_are_asked_about_and_not_fitted_as_one(tmp_path):
+    with pytest.raises(UserError, match="n could be model or params; say which by --n"):
+        by_name(tmp_path / "t.csv", "model,params,batch,steps\nsmall,85e6,64,100\n")
+    with pytest.raises(UserError, match=r"model = small, .* write parameters, 85000000 or 85M"):
+        by_name(tmp_path / "t.csv", "model,batch,steps\nsmall,64,100\n")
+
+
+def test_rows_that_did_not_reach_the_target_are_left_out_with_a_note(tmp_path):
+    table, notes = by_name(tmp_path / "t.csv", "Params,Batch Size,Steps\n85M,64,100\n85M,128,\n85M,256,inf\n")
+    assert table["batch"].tolist() == [64] and "2 of 3 rows have no Steps" in notes[0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("reference", math.inf), ("excess", math.inf)])
+def test_a_definition_without_end_is_refused(name, value):
+    with pytest.raises(UserError, match=f"--{name} is inf"):
+        Definition(**{name: value})

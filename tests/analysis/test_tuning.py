@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
@@ -280,3 +281,100 @@ def test_a_folder_of_our_runs_is_read_with_its_diverged_ones(tmp_path):
     assert all(cell["optimum"] or cell["next"] or cell["refused"] for cell in content["cells"])
     assert content["held"]["schedule.name"] == study.runs[0].schedule.name
     json.dumps(content, allow_nan=False)
+
+
+def plain_table(frame, **options):
+    return tune(from_rows(frame, Reading(), "sweep.csv", "sweep"), **options)
+
+
+ONE_SIZE = sweep([(1e6, 2e7), (4e6, 2e7)])
+
+
+def test_columns_named_with_spaces_and_sizes_with_suffixes_are_read():
+    strange = ONE_SIZE.assign(n=[f"{n / 1e6:g}M" for n in ONE_SIZE["n"]], d="0.02B").rename(
+        columns={"n": "N Params", "d": "Train Tokens", "lr": "Learning Rate", "loss": "Val Loss"}
+    )
+    assert plain_table(strange)["cells"] == plain_table(ONE_SIZE)["cells"]
+
+
+def test_a_logarithm_of_the_rate_is_named_as_one():
+    with pytest.raises(UserError, match=r"lr is negative in every row .* as a logarithm is"):
+        plain_table(ONE_SIZE.assign(lr=np.log10(ONE_SIZE["lr"])))
+    with pytest.raises(UserError, match=r"row 3 has lr = .* not a positive number"):
+        plain_table(ONE_SIZE.assign(lr=ONE_SIZE["lr"].where(ONE_SIZE.index != 2, -1.0)))
+
+
+def test_runs_that_ended_without_a_loss_did_not_diverge():
+    frame = ONE_SIZE.copy()
+    worst = frame["lr"] == frame.groupby("n")["lr"].transform("max")
+    frame.loc[worst, ["loss", "status"]] = [math.nan, "error"]
+    content = plain_table(frame)
+    assert [cell["diverged"] for cell in content["cells"]] == [0, 0]
+    assert "rows left out: 6 with status error" in content["notes"]
+
+
+def test_batches_that_look_like_sequences_are_remarked_on_and_can_be_turned_into_tokens():
+    rates = [1e-3 * 2.0**i for i in range(5)]
+    frame = pd.DataFrame(
+        {"n": 1e6, "d": 2e7, "lr": lr, "batch_size": 32, "seed": seed,
+         "loss": 3 + excess(math.log(lr / 4e-3)) + 1e-3 * seed}
+        for lr in rates for seed in range(2)
+    )  # fmt: skip
+    assert any("batches of 32 to 32 are read as tokens" in text for text in plain_table(frame)["notes"])
+    read = Reading(units={"batch": "1024"})
+    content = tune(from_rows(frame, read, "sweep.csv", "sweep"))
+    assert content["cells"][0]["batch"] == 32 * 1024
+    assert not any("read as tokens" in text for text in content["notes"])
+
+
+def test_a_size_beyond_a_rule_that_ends_leaves_that_rule_out():
+    """Kaplan's rate is below 0 from N 1.2e10 on."""
+    rules = {rule["rule"] for rule in plain_table(sweep([(2e10, 4e11)]))["rules"]}
+    assert "steplaw" in rules and "kaplan" not in rules
+
+
+def test_a_law_too_steep_to_be_written_is_still_json():
+    n = np.log([1e10, 1.25e10, 1.1e10])
+    optima = Optima(np.log([1e-2, 1e-5, 1e-1]), np.full(3, 0.1), {"n": n, "c": 2 * n})
+    law = power_law(optima, "lr", ["c"], "")
+    json.dumps([law, at(law, c=1e40)], allow_nan=False)
+
+
+def test_a_law_in_the_batch_says_what_it_holds():
+    rng = np.random.default_rng(1)
+    rows = [
+        {"n": n, "d": 1e9, "batch": b, "lr": lr, "seed": seed,
+         "loss": 3 + excess(math.log(lr / (n**-0.3 * b**0.5 * 1e-3))) + 1e-3 * rng.normal()}
+        for n in (1e6, 4e6) for b in (2e4, 8e4, 3.2e5)
+        for lr in n**-0.3 * b**0.5 * 1e-3 * 2.0 ** np.arange(-2, 3) for seed in range(2)
+    ]  # fmt: skip
+    law = plain_table(pd.DataFrame(rows), hold="batch")["laws"]["lr"]
+    assert law["formula"] == "lr = k N^u B^s"
+    assert law["fixed"] == "the batch is that of each cell; D is held at 1B"
+
+
+def test_a_table_without_a_size_says_how_to_name_one():
+    frame = ONE_SIZE.assign(width=np.where(ONE_SIZE["n"] == 1e6, 64, 128)).drop(columns=["n", "d"])
+    content = tune(from_rows(frame, Reading(), "sweep.csv", "sweep", ["width"]))
+    assert "name one by --n" in content["laws"]["skipped"]["lr"]
+    text = written(content)
+    assert all(len(line) <= 100 for line in text.splitlines())
+    by_width = tune(from_rows(frame, Reading(n="width"), "sweep.csv", "sweep"))
+    assert by_width["laws"]["lr"]["inputs"] == ["n"] and not any("--n-unit" in t for t in by_width["notes"])
+
+
+def written(content):
+    console = Console(width=100, file=io.StringIO())
+    console.print(tuning_text(content))
+    return console.file.getvalue()
+
+
+def test_where_n_moves_with_d_there_is_no_token_horizon():
+    content = plain_table(sweep([(1e6, 2e7), (4e6, 8e7), (1.6e7, 3.2e8)]))
+    assert "lr_d" in content["laws"] and "token horizon" not in written(content)
+    assert "token horizon" in written(plain_table(sweep([(1e6, 2e7), (1e6, 8e7), (1e6, 3.2e8)])))
+
+
+def test_a_column_of_by_with_missing_cells_is_strict_json():
+    frame = ONE_SIZE.assign(wd=np.where(ONE_SIZE["n"] == 1e6, 0.1, math.nan))
+    json.dumps(tune(from_rows(frame, Reading(), "sweep.csv", "sweep", ["wd"])), allow_nan=False)
