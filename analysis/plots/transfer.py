@@ -11,6 +11,9 @@ from matplotlib.axes import Axes
 
 from analysis.plots import style
 
+_ACROSS = 3  # panels of a row
+_MOST = 8  # sizes in a legend; more are told by colour
+
 
 def transfer_figure(content: dict[str, Any], stem: Path, svg: bool = False) -> list[Path]:
     """`content` of `analysis.transfer.transfer`: stem.png, .pdf, .csv.
@@ -21,12 +24,18 @@ def transfer_figure(content: dict[str, Any], stem: Path, svg: bool = False) -> l
     found = content["found"]
     numbers: list[pd.DataFrame] = []
     with style.styled():
-        drawing = style.figure(3.0)
-        panels = drawing.subplots(1, len(found), squeeze=False, sharey=True)[0]
-        for axes, one in zip(panels, found, strict=True):
+        rows = -(-len(found) // _ACROSS)
+        drawing = style.figure(3.0 * rows)
+        grid = drawing.subplots(rows, min(len(found), _ACROSS), squeeze=False, sharey=True)
+        panels = grid.ravel()
+        for axes in panels[len(found) :]:
+            axes.set_axis_off()
+        for axes, one in zip(panels, found, strict=False):
             colours = style.ordered_colours(len(one["sizes"]))
-            for size, colour in zip(one["sizes"], colours, strict=True):
-                numbers.append(_line(axes, one["name"], size, colour))
+            step = -(-len(one["sizes"]) // _MOST)
+            for i, (size, colour) in enumerate(zip(one["sizes"], colours, strict=True)):
+                label = style.human(size["n"]) if i % step == 0 else "_"
+                numbers.append(_line(axes, one["name"], size, colour, label))
             if one["sizes"][0]["optimum"]:
                 axes.axvline(one["sizes"][0]["optimum"]["lr"], color=style.GREY, ls="--", lw=1, zorder=0)
             rates = [point["lr"] for size in one["sizes"] for point in size["points"]]
@@ -41,7 +50,8 @@ def transfer_figure(content: dict[str, Any], stem: Path, svg: bool = False) -> l
         low, high = style.loss_limits(shown)
         room = (high / low) ** 0.22  # for the legend, above every point
         style.log_axis(panels[0].yaxis, low, high * room, "loss")
-        panels[0].set_ylabel("final loss (nats per token)")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("final loss (nats per token)")
         return style.save(drawing, stem, style.stack(numbers), svg)
 
 
@@ -58,11 +68,11 @@ def _title(one: dict[str, Any]) -> str:
     return f"{one['name']}: optimum × {2 ** one['moved']:.2g}"
 
 
-def _line(axes: Axes, name: str, size: dict[str, Any], colour: Any) -> pd.DataFrame:
+def _line(axes: Axes, name: str, size: dict[str, Any], colour: Any, label: str) -> pd.DataFrame:
     points = _near(size)
     x, y = [p["lr"] for p in points], [p["loss"] for p in points]
     spans = [[p["loss"] - min(p["losses"]) for p in points], [max(p["losses"]) - p["loss"] for p in points]]
-    axes.errorbar(x, y, spans, fmt="o", ms=3.4, color=colour, lw=0.8, label=style.human(size["n"]))
+    axes.errorbar(x, y, spans, fmt="o", ms=3.4, color=colour, lw=0.8, label=label)
     if size["curve"]:
         axes.plot(size["curve"]["x"], size["curve"]["loss"], color=colour, lw=1.2)
     else:

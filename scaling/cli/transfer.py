@@ -24,6 +24,13 @@ def transfer(
             metavar="RUNS",
         ),
     ],
+    n: Annotated[str | None, typer.Option(help="Of a table: column of the size; a width will do.")] = None,
+    d: Annotated[str | None, typer.Option(help="Of a table: column of training tokens.")] = None,
+    lr: Annotated[str | None, typer.Option(help="Of a table: column of the (peak) learning rate.")] = None,
+    batch: Annotated[str | None, typer.Option(help="Of a table: column of the batch.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Of a table: column of the final loss.")] = None,
+    seed: Annotated[str | None, typer.Option(help="Of a table: column of the seed.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: only these rows; repeat it.")] = None,
     by: Annotated[
         str | None, typer.Option(help="Of a table: the column that names the parametrisation.")
     ] = None,
@@ -33,12 +40,15 @@ def transfer(
     """Does the learning rate tuned at the smallest size hold at the largest?
 
     For each parametrisation: the optimal rate of every size (as `scaling tune` finds it), how far it moves
-    from the smallest to the largest, and what the largest loses at the rate tuned at the smallest. It
+    from the smallest to the largest, and what the largest loses at the rate tuned at the smallest. Sizes
+    with several horizons or batches are compared at each. It
     transfers where the optimum moves by less than a factor of 1.41, or by no more than its 90% interval
     covers, and the loss is within .3% and twice the seeds' error of the best. Writes OUT/NAME-transfer.json
     and a figure.
 
     Example: scaling launch mup_transfer && scaling transfer runs/mup_transfer
+
+    scaling transfer sweep.csv --n width --lr peak_lr --loss val_loss --by parametrisation
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small problems
     from analysis.columns import Reading
@@ -49,7 +59,8 @@ def transfer(
     from analysis.tuning_rows import load_sweep
     from scaling.files import write_json
 
-    sweep = load_sweep(source, Reading(), [by] if by else [], None)
+    reading = Reading(n=n, d=d, lr=lr, batch=batch, loss=loss, where=where or [])
+    sweep = load_sweep(source, reading, [by] if by else [], seed)
     tuned = tune(sweep)
     if by:
         tuned["cells"] = [cell | {"by": {FIELD: cell["by"].get(by)}} for cell in tuned["cells"]]

@@ -89,3 +89,37 @@ def test_the_command_reads_a_table_and_draws(tmp_path: Path) -> None:
     content = json.loads(result.stdout)
     assert [one["name"] for one in content["found"]] == ["mup", "standard"]
     assert all(Path(file).stat().st_size for file in content["files"])
+
+
+def test_sizes_are_compared_at_one_horizon() -> None:
+    """The optimum falls with the horizon alone: across horizons it would seem to move with the size."""
+    short, long = table({"mup": 0.0}), table({"mup": 0.0}, middle=2.0**-7)
+    found = answer(pd.concat([short, long.assign(d=1e8)]))
+    assert set(found) == {"mup, D 1M", "mup, D 100M"}
+    assert all(one["holds"] and abs(one["moved"]) < 0.1 for one in found.values())
+    with pytest.raises(UserError, match="no two sizes were run at the same D"):
+        answer(pd.concat([short[short["n"] == 1e4], long[long["n"] == 1e4].assign(d=1e8),
+                          short[short["n"] == 1e5].assign(d=1e10)]))  # fmt: skip
+
+
+def test_a_rate_that_was_not_run_says_nothing_of_the_tuned_one() -> None:
+    rows = table({"standard": -3.0})
+    found = answer(rows[(rows["n"] < 1e6) | (rows["lr"] < 2.0**-7.5)])["standard"]
+    assert found["excess"] is None and found["excess_why"] == "the largest was not run near the tuned rate"
+    assert found["holds"] is False  # the move says so
+    rows = table({"mup": 0.0}, middle=2.0**-6)
+    coarse = rows[(rows["n"] < 1e6) | ~rows["lr"].between(2.0**-7.5, 2.0**-4.5)]
+    assert answer(coarse)["mup"]["excess"] is None
+
+
+def test_a_table_whose_columns_are_named_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.csv"
+    names = {"n": "width", "lr": "eta", "loss": "ce"}
+    table({"mup": 0.0}).rename(columns=names).to_csv(path, index=False)
+    command = ["transfer", str(path), "--out", str(tmp_path), "--json"]
+    assert "Give --n" in str(
+        CliRunner().invoke(app, [*command, "--lr", "eta", "--loss", "ce", "--by", "width"]).exception
+    )
+    named = CliRunner().invoke(app, [*command, "--n", "width", "--lr", "eta", "--loss", "ce"])
+    assert named.exit_code == 0, named.output
+    assert json.loads(named.stdout)["found"][0]["holds"]
