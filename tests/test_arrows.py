@@ -23,7 +23,7 @@ PACKAGES = ("scaling", "sweeps", "experiments", "launch", "analysis")
 # trains them.
 # `price` turns FLOPs into time and money, which is what an answer for a budget is about.
 RECORDS = {
-    "accounting", "arch", "config", "errors", "files", "hardware", "price", "recipes", "runs",
+    "accounting", "amounts", "arch", "config", "errors", "files", "hardware", "price", "recipes", "runs",
     "wandb_session",
 }  # fmt: skip
 DEVICE = ("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorflow_datasets")
