@@ -51,7 +51,7 @@ def _answer(study: Study, answer: Answer | None) -> Html:
     boxes = [
         h.card(f"Parameters N* ({sizes})", human(best["n"]), interval_text(best["n_interval"], human)),
         h.card("Training tokens D*", human(best["d"]), interval_text(best["d_interval"], human)),
-        h.card("Loss of a new run, nats", f"{best['loss']:.3f}", f"90%: {low:.3f} to {high:.3f}"),
+        h.card("Loss of a new run, nats/token", f"{best['loss']:.3f}", f"90%: {low:.3f} to {high:.3f}"),
         h.card("Tokens per parameter", f"{ratio:.3g}", interval_text(spread, _short)),
     ]
     which = "the target's budget" if study.headline else "ten times the largest budget fitted"
