@@ -64,12 +64,13 @@ class Laws:
     def loss(self, u: Array, v: Array) -> Array:
         """Nats per token at log N, log D."""
         n, d = self.worth_n(u)[0], self.worth_d(v)[0]
-        return self.E + self.A * np.exp(-self.alpha * n) + self.B * np.exp(-self.beta * d)
+        with np.errstate(all="ignore"):  # resamples whose constants ran away
+            return self.E + self.A * np.exp(-self.alpha * n) + self.B * np.exp(-self.beta * d)
 
     def tokens_for(self, u: Array, loss: float | Array) -> Array:
         """log of the tokens at which a model of log N reaches `loss`; inf where none do."""
-        left = loss - self.E - self.A * np.exp(-self.alpha * self.worth_n(u)[0])
         with np.errstate(all="ignore"):
+            left = loss - self.E - self.A * np.exp(-self.alpha * self.worth_n(u)[0])
             d = (np.log(self.B) - np.log(left)) / self.beta
             v = _unworth(d, np.log(self.unique), self.R_D) if np.isfinite(self.unique) else d
         return np.asarray(np.where(np.isfinite(v) & (left > 0), v, np.inf))

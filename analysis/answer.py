@@ -20,7 +20,7 @@ from analysis.others import approaches, line
 from analysis.predict import NewRuns, build, build_model, describe_run
 from analysis.question import Model, Question
 from analysis.regret import MULTIPLES, plain, regret
-from analysis.settings import settings, tuned
+from analysis.settings import Settled, settings, tuned
 from analysis.surfaces import Surface, spread, surface_of
 from scaling.config import RunConfig
 from scaling.errors import UserError
@@ -159,14 +159,16 @@ def answer(
     n, d, flops = float(plan.n[0]), float(plan.d[0]), float(solved.flops(plan)[0])
     interval, method = _of_a_run(new, surface, n, d, flops)
     optimum = _optimum(solved)
-    run = None
+    run = recipe = None
     if content["own"] and content["setting"]:
         if solved.model is not None and question.model is not None and not question.extras:
             run = build_model(content, question.model, solved.model["d"], surface, seed)
         else:
             asked = question if question.model is None else question.of_loss(float(plan.loss[0]))
             run = build(content, asked, surface, seed)
-        if tuning is not None and not (question.model and question.model.run):
+        given = bool(question.model and question.model.run)
+        recipe = Settled(run, given)
+        if tuning is not None and not given:
             run = tuned(run, tuning)
     if solved.model is not None:
         asked_of = solved.model
@@ -192,7 +194,7 @@ def answer(
         "model": solved.model,
         "regret": plain(regret(surface, solved.demand, plan, MULTIPLES), plan),
         "run": None if run is None else describe_run(content, run, surface, new),
-        "hyperparameters": settings(content, run, *_sizes(solved), tuning),
+        "hyperparameters": settings(content, recipe, *_sizes(solved), tuning),
         "approaches": approaches(content, question),
         "straight_line": line(content, flops),
     }

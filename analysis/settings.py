@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from scaling.config import RunConfig
 from scaling.errors import UserError
 from scaling.recipes import RULES
 
+_FIELDS = {"kind", "name", "source", "conventions", "cells", "laws"}
 _DRAWS = 100  # of N and D at which a published rule is asked
 
 
@@ -34,9 +35,10 @@ def load_tuning(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict) or content.get("kind") != "tuning":
+    whole = isinstance(content, dict) and content.keys() >= _FIELDS and content["kind"] == "tuning"
+    if not whole:
         raise UserError(f"--tuning is {str(path)!r}, which `scaling tune` did not write; give its JSON file.")
-    return content
+    return dict(content)
 
 
 def tuned(run: RunConfig, tuning: dict[str, Any]) -> RunConfig:
@@ -45,6 +47,7 @@ def tuned(run: RunConfig, tuning: dict[str, Any]) -> RunConfig:
     asked = hyperparameters(tuning, n, d, c)
     batch = run.batch_size
     if asked["batch"] is not None:
+        _counted_in_tokens(asked["batch"], run.seq_len, tuning)
         batch = 2 ** max(0, round(math.log2(asked["batch"] / run.seq_len)))
     lr = hyperparameters(tuning, n, d, c, batch=float(batch * run.seq_len))["lr"]
     steps = max(1, math.ceil(run.tokens / (batch * run.seq_len) - 1e-9))
@@ -52,9 +55,26 @@ def tuned(run: RunConfig, tuning: dict[str, Any]) -> RunConfig:
     return replace(run, optimizer=optimizer, batch_size=batch, steps=steps)
 
 
+def _counted_in_tokens(batch: float, seq_len: int, tuning: dict[str, Any]) -> None:
+    """Raises UserError for a batch far below one sequence from somebody's table: it counts sequences."""
+    if batch < 0.25 * seq_len and tuning["conventions"]["n"] == "given":
+        raise UserError(
+            f"tuning {tuning['name']} gives a batch of {batch:.3g} tokens, a sequence has {seq_len}; "
+            "if its table counts sequences, tune again with --batch-unit and the tokens of one."
+        )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The run to build before any tuning changed it; `given`: asked about as it is, so that none does."""
+
+    run: RunConfig
+    given: bool = False
+
+
 def settings(
     content: dict[str, Any],
-    run: RunConfig | None,
+    settled: Settled | None,
     n: float,
     d: float,
     flops: float,
@@ -65,11 +85,13 @@ def settings(
     of the resamples. Fields as in `analysis.tuning_rules.hyperparameters`, and `lr_over_sizes`,
     `batch_over_sizes`: 90% over the resamples of N and D, null where they were not asked."""
     found = []
+    run = settled.run if settled else None
+    given = settled is not None and settled.given
     if tuning is not None:
         size = (n, d, flops) if run is None else _sizes(run, tuning["conventions"])
-        found.append(hyperparameters(tuning, *size) | {"used": run is not None})
-    if run is not None:
-        found.append(_of_run(content, run) | {"used": tuning is None})
+        found.append(hyperparameters(tuning, *size) | {"used": run is not None and not given})
+    if settled is not None:
+        found.append(_of_run(content, settled) | {"used": tuning is None or given})
     for name, rule in RULES.items():
         if not rule.needs_tuned and name != "kaplan":  # whose batch and steps are the same at every size
             found.append(_published(name, run, (n, d, flops), drawn) | {"used": False})
@@ -83,8 +105,9 @@ def _sizes(run: RunConfig, conventions: dict[str, str]) -> tuple[float, float, f
     return n, float(run.tokens), flat.get(f"c_{conventions.get('c')}", 6 * n * run.tokens)
 
 
-def _of_run(content: dict[str, Any], run: RunConfig) -> dict[str, Any]:
+def _of_run(content: dict[str, Any], settled: Settled) -> dict[str, Any]:
     """What the recipe gave the run, and by what factor its size or tokens lie outside the fitted runs."""
+    run = settled.run
     recipe = (content["setting"] or {}).get("recipe")
     flat = counts(run.model, run.seq_len).flat(run.tokens)
     asked = {"n": flat["n_total"], "d": float(run.tokens)}
@@ -95,7 +118,11 @@ def _of_run(content: dict[str, Any], run: RunConfig) -> dict[str, Any]:
         if name in asked
     ]
     return {
-        "rule": f"recipe {recipe}" if recipe else "the recipe of this project",
+        "rule": "its own config"
+        if settled.given
+        else f"recipe {recipe}"
+        if recipe
+        else "the recipe of this project",
         "lr": run.optimizer.lr,
         "lr_interval": None,
         "batch": float(run.batch_size * run.seq_len),
@@ -106,9 +133,9 @@ def _of_run(content: dict[str, Any], run: RunConfig) -> dict[str, Any]:
         "cooldown": run.schedule.decay if run.schedule.name == "wsd" else None,
         "schedule": run.schedule.name,
         "extrapolation": max(beyond, default=None),
-        "fixed": "the batch moves with the tokens",
+        "fixed": "all of it" if settled.given else "the batch moves with the tokens",
         "n_count": "total",
-        "source": "tuned on the smaller runs of this project",
+        "source": "as given" if settled.given else "tuned on the smaller runs of this project",
     }
 
 

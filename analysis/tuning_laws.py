@@ -55,7 +55,7 @@ def laws_of(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         optima = _optima(chosen, output)
         inputs = _varying(optima)
         if len(chosen) < 2 or not inputs:
-            skipped[output] = f"no law of the {output}: {_too_little(chosen)}"
+            skipped[output] = _too_little(chosen)
             continue
         fixed = _fixed(chosen, output, inputs)
         if len(chosen) > len(inputs):

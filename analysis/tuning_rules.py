@@ -111,7 +111,9 @@ def _of_laws(content: dict[str, Any], n: float, d: float, c: float, batch: float
                 ) from None
             sizes["batch"] = found["batch"]["value"] if output == "batch" else sizes["batch"]
     if "lr" not in found:
-        why = laws.get("skipped", {}).get("lr", "its cells are too few")
+        rates = any("lr" in cell["swept"] for cell in content["cells"])
+        short = "its cells are too few" if rates else "no rates were swept in it"
+        why = laws.get("skipped", {}).get("lr", short)
         raise UserError(f"tuning {content['name']} has no law of the learning rate ({why}); tune more cells.")
     held = _held_batch(content) if batch is None and "batch" not in found else batch
     return _filled(

@@ -96,7 +96,7 @@ def _laws(laws: dict[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(""), Text("laws", style="bold")]
     for name, law in laws.items():
         if name == "skipped":
-            parts += [_line(why) for why in law.values()]
+            parts += [_line(f"no law of the {output}: {why}") for output, why in law.items()]
             continue
         whole = laws.get(law["output"])
         if whole and law is not whole and set(law["inputs"]) <= set(whole["inputs"]):

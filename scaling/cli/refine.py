@@ -74,7 +74,8 @@ def _show(steps: list[Step]) -> None:
     for step in steps:
         print(f"{step.cell}: {step.reason}")
         for run in step.runs:
+            sequences = f"{run.batch_size} sequence{'' if run.batch_size == 1 else 's'}"
             print(
-                f"    {run.run_id}  rate {run.optimizer.lr:.3g}, batch {run.batch_size} sequences, "
+                f"    {run.run_id}  rate {run.optimizer.lr:.3g}, batch {sequences}, "
                 f"{run.steps:,} steps, seed {run.seed}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import synthetic_study as study
 
+from analysis.allocate import Laws
 from analysis.answer import answer, solve
 from analysis.columns import Reading
 from analysis.fit import fit, save
@@ -17,6 +19,7 @@ from analysis.plots.regret import regret_figure
 from analysis.points import at_points
 from analysis.predict import buildable, describe_run, open_fit
 from analysis.question import Question, Terms
+from analysis.settings import load_tuning
 from analysis.table import from_frame, load
 from scaling.accounting import counts, run_flops
 from scaling.errors import UserError
@@ -286,6 +289,29 @@ def test_laws_of_a_sweep_set_the_rate_and_the_batch(own):
     assert plain.tokens <= run.tokens < plain.tokens + batch and run.model == plain.model
     assert found["hyperparameters"][0]["used"] and found["hyperparameters"][0]["lr_interval"] is not None
     assert found["run"]["run_id"] == run.run_id
+    recipe = found["hyperparameters"][1]  # as the recipe would have it, not as the laws changed it
+    assert recipe["rule"].startswith("the recipe") and not recipe["used"]
+    assert (recipe["lr"], recipe["batch"]) == (plain.optimizer.lr, plain.batch_size * plain.seq_len)
+    table = tuning | {"conventions": {"n": "given", "c": "6nd"}}
+    table["laws"] = tuning["laws"] | {"batch": law("batch", {"d": 0.5}, 1e-3)}
+    with pytest.raises(UserError, match="tune again with --batch-unit"):
+        answer(own, Question(terms=H100, flops=2.3e12), tuning=table)
+
+
+def test_a_file_that_is_no_whole_tuning_is_refused(tmp_path):
+    path = tmp_path / "t.json"
+    path.write_text('{"kind": "tuning"}')
+    with pytest.raises(UserError, match="which `scaling tune` did not write"):
+        load_tuning(path)
+
+
+def test_resamples_that_ran_away_give_no_warning():
+    one = np.ones(1)
+    surface = Laws(np.array([np.inf]), one, one, one, one)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(surface.loss(np.array([1e3]), one)).all()
+        assert np.isinf(surface.tokens_for(np.array([1e3]), 2.0)).all()
 
 
 def test_the_figure_of_regret(foreign, tmp_path):
