@@ -141,3 +141,14 @@ def test_a_user_error_is_told_on_one_line(
 
 def test_without_arguments_it_shows_help(tmp_path: Path) -> None:
     assert "Commands:" in _scaling("--help", cwd=tmp_path).stdout
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    table = "n,lr,loss\n" + "".join(
+        f"1e6,{lr},{loss}\n" for lr, loss in ((1e-3, 3.1), (4e-3, 3), (1.6e-2, 3.2))
+    )
+    (tmp_path / "t.csv").write_text(table)
+    done = _scaling("tune", "t.csv", "--out", "file", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: file cannot be read or written: File exists." in done.stderr

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
 import typer
 
 from scaling.errors import RunError, UserError
+
+# A path that is no folder, is a folder, is not ours to write: anything else is a fault to be seen whole.
+_PATHS = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.EBUSY,
+}  # fmt: skip
 
 app = typer.Typer(
     name="scaling",
@@ -37,6 +44,12 @@ def main() -> None:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None or error.errno not in _PATHS:
+            raise
+        where = error.filename2 or error.filename  # of a rename, where to
+        print(f"error: {where} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
