@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 
 from analysis.plots import style
 
-_ACROSS = 3  # panels of a row
+_ACROSS = 2  # panels of a row
+_LONG = 12  # letters of a name that leave no room for the move beside it
 _MOST = 8  # sizes in a legend; more are told by colour
 
 
@@ -63,9 +64,9 @@ def _near(size: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _title(one: dict[str, Any]) -> str:
-    if one["moved"] is None:
-        return f"{one['name']}: move not known"
-    return f"{one['name']}: optimum × {2 ** one['moved']:.2g}"
+    moved = "move not known" if one["moved"] is None else f"optimum × {2 ** one['moved']:.2g}"
+    between = ":\n" if len(one["name"]) > _LONG else ": "
+    return f"{one['name']}{between}{moved}"
 
 
 def _line(axes: Axes, name: str, size: dict[str, Any], colour: Any, label: str) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.columns import Reading
+from analysis.plots.transfer import _title
 from analysis.transfer import transfer, transfer_text
 from analysis.tuning import tune
 from analysis.tuning_rows import from_rows
@@ -123,3 +124,10 @@ def test_a_table_whose_columns_are_named_is_read(tmp_path: Path) -> None:
     named = CliRunner().invoke(app, [*command, "--n", "width", "--lr", "eta", "--loss", "ce"])
     assert named.exit_code == 0, named.output
     assert json.loads(named.stdout)["found"][0]["holds"]
+
+
+def test_titles_of_panels_stay_within_them() -> None:
+    """Half a page holds about thirty letters; a name with its horizon takes a line of its own."""
+    assert _title({"name": "mup", "moved": 0.0}) == "mup: optimum × 1"
+    long = _title({"name": "completep, D 100M", "moved": None})
+    assert long == "completep, D 100M:\nmove not known"
