@@ -189,8 +189,8 @@ def _cell(key: dict[str, Any], swept: tuple[str, ...], rows: pd.DataFrame) -> Ce
     for k, name in enumerate(swept):
         count = len(np.unique(cell.places[:, k]))
         if count < 3:
-            what = "learning rates" if name == "lr" else "batches"
-            return replace(cell, refused=f"{count} {what} tried, three are the least")
+            one, many = ("learning rate", "learning rates") if name == "lr" else ("batch", "batches")
+            return replace(cell, refused=f"{count} {one if count == 1 else many} tried, three are the least")
     if not len(cell.finished):
         return replace(cell, refused="every value tried diverged")
     return cell

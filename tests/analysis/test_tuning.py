@@ -378,3 +378,8 @@ def test_where_n_moves_with_d_there_is_no_token_horizon():
 def test_a_column_of_by_with_missing_cells_is_strict_json():
     frame = ONE_SIZE.assign(wd=np.where(ONE_SIZE["n"] == 1e6, 0.1, math.nan))
     json.dumps(tune(from_rows(frame, Reading(), "sweep.csv", "sweep", ["wd"])), allow_nan=False)
+
+
+def test_one_rate_is_one_learning_rate():
+    with pytest.raises(UserError, match="1 learning rate tried, three are the least"):
+        plain_table(ONE_SIZE[ONE_SIZE["lr"] == ONE_SIZE["lr"].iloc[0]])
