@@ -8,7 +8,7 @@ fitted by least squares of log steps. Two critical batches follow:
     B*       where the examples are `excess` times those at the batch `reference` (Zhang et al. 2024,
              arXiv 2410.21676: 1.2 and 256 sequences; reference 0 means of E_min)
 
-Laws by least squares of logs, with intervals by drawing the batches of every size anew:
+Laws by least squares of logs, with intervals by making the steps of every size anew about its fit:
 
     B* = k N^v     where the sizes differ (N in millions with `per_million`, as Zhang et al. print it)
     B_crit(L) = B L^(-1/w)     where one size has several targets (Kaplan et al. 2020, eq. 1.4: w .21)
@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import LEVEL, interval, weights
+from analysis.bootstrap import LEVEL, interval, slopes, wild
 from analysis.columns import named
 from analysis.family import family
 from analysis.forms.hyperparameters import critical_batch
 from analysis.law import Array, Values
 from analysis.laws import LAWS
 from analysis.newton import Objective, parse_objective
-from analysis.roles import amount, plain
+from analysis.roles import ROLES, amount, plain
 from analysis.table import read
 from scaling.amounts import human
 from scaling.errors import UserError
@@ -68,11 +68,15 @@ class Traded:
 
 
 def trade(batch_P: Array, steps_P: Array, resamples: int = 400, seed: int = 0) -> Traded:
-    """Fit S = S_min + E_min / B to the steps of one size; rows are drawn anew for the resamples."""
+    """Fit S = S_min + E_min / B to the steps of one size; for the resamples steps are made anew about the
+    fit (`analysis.bootstrap.wild`): batches are too few to be drawn."""
     law, objective = LAWS["steps_batch"], _objective()
     x = Values(batch=batch_P)
     best_K, _ = family(law).fit(x, steps_P, objective)
-    drawn_RK = family(law).refit(x, steps_P, weights(len(steps_P), resamples, seed), best_K, objective)
+    fitted_P = best_K[0] + best_K[1] / batch_P
+    bends_PK = slopes(law, best_K, x, log=True)
+    noise_RP = wild(np.log(steps_P / fitted_P), bends_PK, np.arange(len(steps_P)), resamples, seed)
+    drawn_RK = family(law).refit(x, fitted_P * np.exp(noise_RP), None, best_K, objective)
     return Traded(float(best_K[0]), float(best_K[1]), drawn_RK[:, 0], drawn_RK[:, 1])
 
 
@@ -104,7 +108,7 @@ def critical_batches(
         traded.append(found)
     if not any(traded):
         raise UserError(
-            f"{source}: no size has {_LEAST} batches that reached its target; give steps at {_LEAST} or more."
+            f"{source}: no size has a critical batch ({cells[0]['label']}: {cells[0]['refused']})."
         )
     return {
         "kind": "critical-batch",
@@ -133,10 +137,14 @@ def _cell(
         "refused": None,
     }
     if cell["batches"] < _LEAST:
-        return cell | {"refused": f"{cell['batches']} batches, {_LEAST} are the least"}, None
+        return cell | {
+            "refused": f"{cell['batches']} batches reached the target, {_LEAST} are the least"
+        }, None
     found = trade(batch, steps, resamples, seed)
     if not found.s_min > 1e-6 * steps.min():
         return cell | {"refused": "steps fall as 1/B to the largest batch: try larger ones"}, None
+    if not found.e_min > 1e-6 * (batch * steps).min():
+        return cell | {"refused": "steps do not fall with the batch: try smaller ones"}, None
     values = {
         "s_min": (found.s_min, found.s_min_R),
         "e_min": (found.e_min, found.e_min_R),
@@ -210,9 +218,9 @@ def power(x_P: Array, y_P: Array, y_RP: Array) -> dict[str, Any]:
 
 
 _NAMES = {
-    "batch": ("batch", "batch_size", "batch_tokens", "bs", "batch_seqs"),
-    "steps": ("steps", "steps_to_target", "n_steps"),
-    "n": ("n", "params", "parameters", "n_params", "model", "size"),
+    "batch": (*ROLES["batch"].common, "batch_seqs"),
+    "steps": (*ROLES["steps"].common, "steps_to_target"),
+    "n": (*ROLES["n"].common, "model", "size"),
     "target": ("target", "target_loss"),
 }
 
@@ -240,6 +248,10 @@ def read_steps(source: str, columns: dict[str, str | None]) -> tuple[pd.DataFram
     )
     if "target" in table and "n" in table and (table.groupby("n")["target"].nunique() == 1).all():
         table = table.drop(columns="target")
+    if "n" not in table and table.duplicated([name for name in ("batch", "target") if name in table]).any():
+        notes.append(
+            "batches were tried more than once and no column is the size: all rows are read as one size"
+        )
     return table, notes
 
 

@@ -170,5 +170,5 @@ def critical_text(content: dict[str, Any]) -> RenderableType:
                                      if law["intervals"][name] else "")
             for name, value in law["constants"].items()
         )  # fmt: skip
-        parts.append(Text(f"{law['formula']}: {constants}"))
+        parts.append(_line(f"{law['formula']}: {constants}", 0))
     return Group(*parts)

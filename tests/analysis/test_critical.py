@@ -11,7 +11,7 @@ import pytest
 from published_folder import published
 from typer.testing import CliRunner
 
-from analysis.critical import Definition, critical_batches, read_steps
+from analysis.critical import Definition, critical_batches, read_steps, trade
 from analysis.plots.critical import critical_figure
 from scaling.cli.main import app
 from scaling.errors import UserError
@@ -121,3 +121,26 @@ def test_rows_that_did_not_reach_the_target_are_left_out_with_a_note(tmp_path):
 def test_a_definition_without_end_is_refused(name, value):
     with pytest.raises(UserError, match=f"--{name} is inf"):
         Definition(**{name: value})
+
+
+def test_steps_that_do_not_fall_with_the_batch_have_no_critical_batch():
+    rising = pd.DataFrame({"n": 1e6, "batch": BATCHES, "steps": 10.0 * BATCHES})
+    good = pd.DataFrame({"n": 2e6, "batch": BATCHES, "steps": steps(500, 2e5)})
+    content = critical_batches(pd.concat([rising, good]), "t")
+    assert "do not fall" in content["cells"][0]["refused"] and content["cells"][1]["b_star"] > 0
+
+
+def test_intervals_of_the_critical_batch_hold_as_often_as_they_say():
+    """Of 90%. Batches drawn anew gave 81% of these."""
+    held, rng = [], np.random.default_rng(1)
+    for seed in range(150):
+        measured = 500 * (1 + 300 / BATCHES) * np.exp(0.03 * rng.normal(size=len(BATCHES)))
+        found = trade(BATCHES, measured, 200, seed)
+        low, high = np.quantile(found.e_min_R / found.s_min_R, [0.05, 0.95])
+        held.append(low < 300 < high)
+    assert 0.86 <= np.mean(held) <= 0.95
+
+
+def test_sizes_that_nobody_names_are_remarked_on(tmp_path):
+    _, notes = by_name(tmp_path / "t.csv", "batch,num_steps\n64,100\n128,70\n64,120\n128,90\n")
+    assert "all rows are read as one size" in notes[0]
