@@ -30,6 +30,7 @@ from scaling.runs import RunFolder
 
 SECONDS = 1.0  # of steps measured for each shape, after compilation
 TIMED = 1e12  # FLOPs of the largest step timed on a CPU: some ten seconds of two cores
+CROWDED = 0.7  # of a processor: with less, a measurement is of a machine that others use too
 REACH = 2.0  # how far outside the measured FLOPs a step a kept measurement still serves
 
 
@@ -38,11 +39,13 @@ class Rates:
     """Measured (FLOPs a step, seconds a step), ascending; `source` says of what machine and when.
 
     FLOPs in the `matmul` convention. `compile_seconds`: the first step of a new shape, on average.
+    `crowded`: measured with less than `CROWDED` of a processor for each process, and so too slow.
     """
 
     points: tuple[tuple[float, float], ...]
     compile_seconds: float
     source: str
+    crowded: bool = False
 
     def step_seconds(self, flops_per_step: float) -> float:
         """Interpolated in log-log; beyond the ends the FLOP/s of the nearest measured step hold."""
@@ -69,8 +72,9 @@ def timed(runs: Sequence[RunConfig], device: str) -> list[RunConfig]:
     return [run for run in runs if device != "cpu" or flops_per_step(run) <= TIMED]
 
 
-def measure(config: RunConfig, placement: Placement, seconds: float = SECONDS) -> tuple[float, float]:
-    """(seconds a step, seconds to compile) of `config` here and now, in this process, on random tokens."""
+def measure(config: RunConfig, placement: Placement, seconds: float = SECONDS) -> tuple[float, float, float]:
+    """(seconds a step, seconds to compile, share of a processor that was had) of `config` here and now, in
+    this process, on random tokens. The share is 1 where the clock on the wall is what counts."""
     import jax
 
     from scaling.data.tokenizers import dtype_of
@@ -95,13 +99,15 @@ def measure(config: RunConfig, placement: Placement, seconds: float = SECONDS) -
     state, metrics = step(state, tokens, h)
     jax.block_until_ready(metrics)
     compiled = clock() - began
-    until, began, done = time.perf_counter() + seconds, clock(), 0
+    started, began, done = time.perf_counter(), clock(), 0
+    until = started + seconds
     while done < 3 or time.perf_counter() < until:
         state, following = step(state, tokens, h)
         jax.block_until_ready(metrics)  # as the training loop: one step ahead of what is read
         metrics, done = following, done + 1
     jax.block_until_ready(metrics)
-    return (clock() - began) / done, compiled
+    used = clock() - began
+    return used / done, compiled, min(1.0, used / (time.perf_counter() - started))
 
 
 def shapes_to_measure(runs: Sequence[RunConfig], count: int = 3) -> list[RunConfig]:
@@ -143,12 +149,13 @@ def measure_all(
         for process in processes:
             process.kill()
             process.wait()
-    measured_PR2 = np.array(answers)
-    steps_R, compile_R = measured_PR2.mean(axis=0).T
+    measured_PR3 = np.array(answers)
+    steps_R, compile_R, _ = measured_PR3.mean(axis=0).T
+    crowded = bool(np.median(measured_PR3[:, :, 2]) < CROWDED)
     points = sorted(zip((flops_per_step(run) for run in runs), steps_R.tolist(), strict=True))
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     source = f"measured on {platform.node()}, {len(processes)} at once, {when}"
-    return Rates(tuple(points), float(compile_R.mean()), source)
+    return Rates(tuple(points), float(compile_R.mean()), source, crowded)
 
 
 def _answer(process: subprocess.Popen[str]) -> list[list[float]]:

@@ -117,12 +117,15 @@ def rates_here(
     if kept and kept.covers(here) and not measure:
         return len(environments), kept
     if measure is not False:
-        note("timing a few steps of three shapes; kept for the next plan")
+        note("timing a few steps of three shapes, for this plan and the next")
         try:
             for environment in environments:
                 environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # the price of shapes never compiled here
             measured = measure_all(shapes_to_measure(here), placement, environments)
-            write_rates(path, measured)
+            if measured.crowded:
+                note("others use this machine too, so the rate is too slow a one; it is not kept")
+            else:
+                write_rates(path, measured)
             return len(environments), measured
         except RuntimeError as error:
             note(f"this machine's rate could not be measured ({error})")

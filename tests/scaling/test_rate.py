@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,18 @@ def test_a_measurement_is_of_this_machine() -> None:
     assert 1e-5 < quick < slow < 10  # 35 times the arithmetic
     assert rates.compile_seconds > 0.05
     json.dumps(rates.to_json(), allow_nan=False)
+
+
+def test_a_measurement_on_a_crowded_machine_says_so() -> None:
+    burn = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(burn) for _ in range(4 * (os.cpu_count() or 1))]
+    try:
+        rates = measure_all([run(32, 16)], Placement(device="cpu"), [dict(os.environ)])
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert rates.crowded
 
 
 def test_a_measurement_that_cannot_be_made_says_why() -> None:
