@@ -44,7 +44,7 @@ def quickstart(
 ) -> None:
     """Train a grid of small transformers, fit the laws, forecast a larger run, train it, score, report.
 
-    About ten minutes on two CPU cores, on the English text that ships with the package. Everything
+    Six to eight minutes on two CPU cores, on the English text that ships with the package. Everything
     lands in runs/quickstart, fits, forecasts and reports/quickstart of the current folder. Ctrl-C saves;
     the same command goes on from there, and once all is done it only draws the report again.
 
